@@ -1,0 +1,79 @@
+"""What the parts of a run say to each other: events from agents and supervisor, the observer of a run, the outcome of a run.
+
+Events are JSON objects with a "type". From an agent (each carries "node"):
+
+- {"type":"rank","record":{...}}: one record of a rank (phase, device, stage_start, progress, eval, checkpoint, stage_end, message ...)
+- {"type":"heartbeats","ranks":[{"rank","pid","t","phase","stage","step","rss_bytes","device_bytes","age_s","state"}]}: twice a second;
+  state is starting | running | done | failed | lost
+- {"type":"rank_exit","rank","returncode","signal","t"}: a worker has ended
+- {"type":"prepare","what","label","done","total","unit"} and {"type":"message","level","text"}: from the prepare command
+- {"type":"ended", ...}: the last word of an agent, see `launcher.root_cause.NodeEnd`
+
+From the supervisor:
+
+- {"type":"attempt_start","attempt","start_port","nodes":[{"node","host","nproc","first_rank"}],"t"}
+- {"type":"state","state":"preparing|running|stopping","reason","t"}
+- {"type":"attempt_end","attempt","state","exit_code","root_cause","t"}
+- {"type":"run_end","state":"finished|stopped|failed","exit_code","root_cause","t"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Event = Mapping[str, Any]
+EndState = Literal["finished", "stopped", "failed"]
+
+
+class Observer(Protocol):
+    """Someone who watches a run, such as the console. Its exceptions never reach the run: it is then no longer called."""
+
+    def on_event(self, event: Event) -> None:
+        """Called for every event, in the supervisor's only thread: must return at once."""
+
+    def tick(self) -> None:
+        """Called about four times a second, also when nothing happens."""
+
+
+@dataclass(frozen=True)
+class RootCause:
+    """The one reason for an abnormal end."""
+
+    node: int | None
+    rank: int | None
+    stage: str
+    step: int | None
+    phase: str
+    what: str
+    """One line: `ValueError: bad data row 17`, `killed (SIGKILL): ...`."""
+    traceback: str
+    """The failing rank's own traceback, or the end of its log; may be empty."""
+    exit_code: int
+    hint: str = ""
+    """What to do next; may be empty."""
+    log: str = ""
+    """File with the complete output of the failing process; may be empty."""
+
+    def line(self) -> str:
+        """`node 0 rank 1, stage finetune, step 17: ValueError: bad data row 17`."""
+        where = [f"node {self.node}" if self.node is not None else "", f"rank {self.rank}" if self.rank is not None else ""]
+        place = [" ".join(part for part in where if part)]
+        place.append(f"stage {self.stage}" if self.stage else "")
+        if self.step is not None and self.stage:
+            place.append(f"step {self.step}")
+        elif self.phase:
+            place.append(f"during {self.phase}")
+        head = ", ".join(part for part in place if part)
+        return f"{head}: {self.what}" if head else self.what
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt, or a whole run, ended."""
+
+    state: EndState
+    exit_code: int
+    root_cause: RootCause | None = None
+    attempt: int = 0
