@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cluster.inventory import NodeShape
+
+__all__ = ["ATTEMPT_VARIABLE", "Bounds", "LaunchSpec", "NodeShape", "NodeSpec"]
+
 ATTEMPT_VARIABLE = "BERT4DOC_ATTEMPT"
 """Environment variable that marks every process of an attempt: `<run id>/<attempt>/<node>`."""
 
@@ -27,26 +31,12 @@ class Bounds:
     """From the start of the ranks to the first step of the first stage, on every rank."""
     stop_grace_s: float = 60.0
     """After a stop request: time to reach the next step and write a checkpoint."""
-    kill_grace_s: float = 5.0
+    kill_grace_s: float = 2.0
     """Between SIGTERM and SIGKILL when a failed attempt is cleaned up."""
-    peer_grace_s: float = 3.0
+    peer_grace_s: float = 2.0
     """After the first failure: time for the other ranks to say what happened to them before they are stopped."""
-    early_exit_s: float = 60.0
-    """A rank that has ended well while others still run is called an early exit after this time."""
-
-
-@dataclass(frozen=True)
-class NodeShape:
-    """One node of the job."""
-
-    host: str = "127.0.0.1"
-    """Address that the other nodes reach it at."""
-    nproc: int = 1
-    """Ranks on this node."""
-    devices: tuple[str, ...] = ()
-    """GPU numbers, one per rank; empty on CPU."""
-    interface: str = "lo"
-    """Network interface that gloo and NCCL use; empty: their own choice."""
+    early_exit_s: float = 10.0
+    """A rank that ends with 0 before it has reported its last phase, `done`, is called an early exit when others still run after this time."""
 
 
 @dataclass(frozen=True)
