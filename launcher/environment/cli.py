@@ -1,0 +1,165 @@
+"""The commands run.sh hands to this package: `ensure` (first use), `setup` (asked for), `check` (own interpreter)."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from . import devices, locks, own
+from .build import build, make_plan
+from .errors import USAGE, SetupError
+from .place import Place, Stamp
+from .progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit code. User errors are printed on stderr without a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        command, rest = arguments[0], arguments[1:]
+        if command == "check":
+            own.check(tuple(rest))
+        elif command == "ensure":
+            ensure(Place(ROOT))
+        else:
+            setup(Place(ROOT), _parse_setup(rest))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nSet-up interrupted; the next call starts it again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _parse_setup(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="./run.sh setup",
+        description="Make the environment (.venv) from the lock files. Every command does this by itself on first use.",
+    )
+    parser.add_argument(
+        "--device",
+        choices=devices.DEVICES,
+        help="which Paddle wheel: auto asks nvidia-smi (default: the one in use, auto the first time)",
+    )
+    parser.add_argument(
+        "--extra",
+        action="append",
+        choices=[*locks.extras(), "none"],
+        help="install this extra, may be repeated; none: only what training needs "
+        f"(default: those in use, {' and '.join(locks.DEFAULT_EXTRAS)} the first time)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be installed and why, start nothing"
+    )
+    return parser.parse_args(arguments)
+
+
+def ensure(place: Place) -> None:
+    """Make the environment if it is not complete, with what was chosen before (or auto)."""
+    progress = Progress()
+    place.check_link()
+    with place.locked(progress):
+        current = place.current()
+        if current is not None and current.identity == locks.identity():
+            return  # another call made it while this one waited
+        if current is None:
+            progress.say(
+                "The environment is not there yet: making it, once (about 2 minutes, downloads about 1 GB)."
+            )
+        else:
+            progress.say("The lock files have changed: making the environment anew.")
+        _make(
+            place, _remembered_device(current), current.extras if current else locks.DEFAULT_EXTRAS, progress
+        )
+
+
+def setup(place: Place, options: argparse.Namespace) -> None:
+    """Make the environment as asked, or say that it is already so."""
+    progress = Progress()
+    current = place.current()
+    device = options.device or _remembered_device(current)
+    extras = _chosen_extras(options.extra, current)
+    if options.dry_run:
+        plan = make_plan(devices.choose(device), extras)
+        print(
+            "\n".join([*plan.describe(place.root), *(f"warning   {text}" for text in plan.choice.warnings)])
+        )
+        return
+    place.check_link()
+    with place.locked(progress):
+        current = place.current()
+        choice = devices.choose(device)
+        wanted = make_plan(choice, extras).stamp
+        if current is not None and _same(current, wanted) and not _damage(place):
+            progress.say(f"The environment is ready: {_summary(current)}. Nothing to do.")
+            return
+        _make(place, device, extras, progress, choice)
+
+
+def _chosen_extras(asked: list[str] | None, current: Stamp | None) -> tuple[str, ...]:
+    if asked is None:
+        return current.extras if current else locks.DEFAULT_EXTRAS
+    if "none" in asked and len(set(asked)) > 1:
+        raise SetupError("--extra none cannot be combined with other extras.", USAGE)
+    return tuple(sorted(set(asked) - {"none"}))
+
+
+def _remembered_device(current: Stamp | None) -> str:
+    return current.device if current else "auto"
+
+
+def _same(current: Stamp, wanted: Stamp) -> bool:
+    return (current.identity, current.device, current.extras) == (
+        wanted.identity,
+        wanted.device,
+        wanted.extras,
+    )
+
+
+def _damage(place: Place) -> bool:
+    """Whether packages of a complete environment have been removed or changed by hand."""
+    stamp = place.current()
+    if stamp is None:
+        return True
+    directories = {path.name.lower() for path in place.link.glob("lib/python3*/site-packages/*.dist-info")}
+    return any(
+        f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}.dist-info".lower() not in directories
+        and f"{pin.name}-{pin.version}.dist-info".lower() not in directories
+        for pin in locks.read_pins(locks.groups(stamp.extras), stamp.python_version)
+        if not (pin.name == "paddlepaddle" and stamp.device != "cpu")
+    )
+
+
+def _make(
+    place: Place,
+    device: str,
+    extras: tuple[str, ...],
+    progress: Progress,
+    choice: devices.Choice | None = None,
+) -> None:
+    choice = choice or devices.choose(device)
+    if place.sweep():
+        progress.say("Removed what an earlier set-up left behind.")
+    for warning in choice.warnings:
+        progress.say(f"warning: {warning}")
+    plan = make_plan(choice, extras)
+    progress.say(f"Device: {choice.device} ({choice.reason}). Python: {plan.stamp.python_version}.")
+    build(place, plan, progress)
+    place.sweep()
+    progress.say(f"The environment is ready: {_summary(plan.stamp)}. It took {progress.elapsed()}.")
+
+
+def _summary(stamp: Stamp) -> str:
+    extras = f", with {' and '.join(stamp.extras)}" if stamp.extras else ""
+    return f"device {stamp.device}, Python {stamp.python_version}{extras}"
