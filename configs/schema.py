@@ -1,54 +1,93 @@
 """The schema of a run: frozen objects that every other layer reads.
 
-One class per concern, one docstring line per field (it becomes the help and the editor's hover text). Values are validated here, once;
+One class per concern, one docstring line per field (json_schema.py makes it the editor's hover text). Values are validated here, once;
 below this layer there are no defaults and no dictionary look-ups. Units are in the names or in the field's description.
+What several values must fulfil together is told by each section's `problems()`; so the loader can report all of it beside other errors.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import codecs
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from typing_extensions import Self
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+STAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+RESERVED_STAGE_NAMES = ("model", "attempts", "errors")
 DATASETS = ("trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text")
 GENERIC_DATASETS = ("tsv", "csv", "jsonl", "text")
+WITHOUT_UNSUP = ("trec", "ag_news")
 
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+StageName = Annotated[str, Field(pattern=STAGE_PATTERN)]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 PositiveInt = Annotated[int, Field(ge=1)]
+Column = Text | Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 Warmup = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, lt=1.0)]
+
+COLLECT_PROBLEMS = "collect_problems"
+"""Key of the validation context with which `problems()` is left to the caller."""
+
+
+class Problem(NamedTuple):
+    """Values that do not go together: the dotted keys that take part (the first is to blame) and what is wrong."""
+
+    keys: tuple[str, ...]
+    message: str
 
 
 class Strict(BaseModel):
     """Base of every section: frozen, unknown keys refused, no silent conversion between types, no NaN or infinity."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong between values of this section that are each valid alone; keys are relative to the section."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _values_go_together(self, info: ValidationInfo) -> Self:
+        if not (info.context and info.context.get(COLLECT_PROBLEMS)):
+            found = [f"{problem.keys[0]}: {problem.message}" for problem in self.problems()]
+            if found:
+                raise ValueError("; ".join(found))
+        return self
 
 
 class Columns(Strict):
     """Which columns of a table hold what: a header's name, or a 0-based number where the file has no header."""
 
-    text: str | int = "text"
+    text: Column = "text"
     """The text to classify."""
-    text_pair: str | int | None = None
+    text_pair: Column | None = None
     """A second text for pair classification."""
-    label: str | int | None = "label"
+    label: Column | None = "label"
     """The label; null for files without labels (corpora)."""
+
+    def problems(self) -> Iterator[Problem]:
+        if self.label == self.text:
+            yield Problem(("label", "text"), f"{self.label!r} is the column of the text as well")
+        if self.text_pair is not None and self.text_pair in (self.text, self.label):
+            yield Problem(("text_pair", "text", "label"), f"{self.text_pair!r} is used for something else as well")
 
 
 class Files(Strict):
     """File names of a generic data set, relative to `data.path`."""
 
-    train: str | None = None
+    train: Text | None = None
     """Training rows."""
-    test: str | None = None
+    test: Text | None = None
     """Test rows; never used to choose a checkpoint."""
-    validation: str | None = None
+    validation: Text | None = None
     """Validation rows; without it they are split off the training rows (`data.validation`)."""
-    unsup: str | None = None
+    unsup: Text | None = None
     """Texts without labels, for further pre-training."""
 
 
@@ -68,7 +107,7 @@ class DataConfig(Strict):
 
     dataset: Literal["trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text"]
     """A known data set, or a generic format: tsv, csv, jsonl (named columns), text (one sentence per line, blank line between documents)."""
-    path: str | None = None
+    path: Text | None = None
     """A local copy: file, folder or archive (never needs unpacking). Without it a public data set is downloaded and its sha256 checked."""
     labels: Literal["coarse", "fine"] = "coarse"
     """Which labels TREC uses: 6 coarse or 50 fine classes."""
@@ -82,19 +121,40 @@ class DataConfig(Strict):
     """Generic tables: which column holds what."""
     header: bool = True
     """Generic tables: the first row names the columns."""
-    encoding: str = "utf-8"
+    encoding: Text = "utf-8"
     """Generic formats: the text encoding of the files."""
 
-    @model_validator(mode="after")
-    def _cross_check(self) -> DataConfig:
-        generic = self.dataset in GENERIC_DATASETS
-        if generic and self.path is None:
-            raise ValueError(f"dataset '{self.dataset}' needs data.path: the file or folder to read")
-        if not generic and self.files != Files():
-            raise ValueError(f"data.files is only for generic formats ({', '.join(GENERIC_DATASETS)}), not '{self.dataset}'")
+    def problems(self) -> Iterator[Problem]:
+        if self.dataset in GENERIC_DATASETS:
+            yield from self._generic_problems()
+        else:
+            for key in ("files", "columns", "header", "encoding"):
+                if getattr(self, key) != DataConfig.model_fields[key].default:
+                    names = ", ".join(GENERIC_DATASETS)
+                    yield Problem((key, "dataset"), f"only for generic formats ({names}), not for dataset '{self.dataset}'")
         if self.labels == "fine" and self.dataset != "trec":
-            raise ValueError("data.labels: fine exists only for dataset: trec")
-        return self
+            yield Problem(("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'")
+
+    def _generic_problems(self) -> Iterator[Problem]:
+        if self.path is None:
+            yield Problem(("path", "dataset"), f"missing; dataset '{self.dataset}' needs the file or folder to read")
+        if not _is_text_encoding(self.encoding):
+            yield Problem(("encoding",), f"'{self.encoding}' is no known text encoding, such as utf-8 or latin-1")
+        if not self.header and self.dataset in ("tsv", "csv"):
+            for key in Columns.model_fields:
+                column = getattr(self.columns, key)
+                if isinstance(column, str):
+                    message = f"'{column}' is a name; with header: false a column is a number, 0 for the first"
+                    yield Problem((f"columns.{key}", "header"), message)
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+        codecs.lookup(name)
+    except LookupError:
+        return False
+    return True
 
 
 class Truncation(Strict):
@@ -105,11 +165,9 @@ class Truncation(Strict):
     tail: Annotated[int, Field(ge=0)] | None = None
     """Keep the last `tail` tokens and the first L - tail."""
 
-    @model_validator(mode="after")
-    def _one_of(self) -> Truncation:
+    def problems(self) -> Iterator[Problem]:
         if self.head is not None and self.tail is not None:
-            raise ValueError("give head or tail, not both: the other part is max_length - 2 minus it")
-        return self
+            yield Problem(("head", "tail"), "give head or tail, not both; the other part is max_length - 2 minus it")
 
 
 class AmpConfig(Strict):
@@ -124,7 +182,7 @@ class AmpConfig(Strict):
 class StageBase(Strict):
     """What every stage has: optimisation, batch, schedule and where its weights start."""
 
-    init: str | None = None
+    init: Text | None = None
     """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the nearest earlier
     pre-training stage, else the model."""
     data: DataConfig | None = None
@@ -162,13 +220,16 @@ class StageBase(Strict):
     ema: Fraction | None = None
     """Decay of an exponential moving average of the weights, used to evaluate and saved as the result. Default: none."""
 
-    @model_validator(mode="after")
-    def _duration(self) -> StageBase:
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give exactly one of epochs and max_steps")
+    def problems(self) -> Iterator[Problem]:
+        if self.epochs is None and self.max_steps is None:
+            yield Problem(("epochs", "max_steps"), "missing; give epochs or max_steps")
+        if self.epochs is not None and self.max_steps is not None:
+            message = f"give epochs ({self.epochs}) or max_steps ({self.max_steps}), not both"
+            yield Problem(("max_steps", "epochs"), message)
         if isinstance(self.warmup, int) and self.max_steps is not None and self.warmup >= self.max_steps:
-            raise ValueError(f"warmup {self.warmup} steps must be below max_steps {self.max_steps}")
-        return self
+            yield Problem(("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}")
+        if self.schedule != "poly" and self.poly_power != 1.0:
+            yield Problem(("poly_power", "schedule"), f"only for schedule 'poly', not for '{self.schedule}'")
 
 
 class PretrainStage(StageBase):
@@ -189,12 +250,10 @@ class PretrainStage(StageBase):
     short_sequence_probability: Fraction = 0.1
     """Probability of a shorter random target length."""
 
-    @field_validator("splits")
-    @classmethod
-    def _some_split(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value or len(set(value)) != len(value):
-            raise ValueError("name at least one split, each once: train, unsup")
-        return value
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not self.splits or len(set(self.splits)) != len(self.splits):
+            yield Problem(("splits",), "name at least one split, each once: train, unsup")
 
 
 class EarlyStopping(Strict):
@@ -226,16 +285,19 @@ class FinetuneStage(StageBase):
     early_stopping: EarlyStopping | None = None
     """Stop early; default: never."""
 
-    @model_validator(mode="after")
-    def _truncation_fits(self) -> FinetuneStage:
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
         room = self.max_length - 2
         for key in ("head", "tail"):
             part = getattr(self.truncation, key)
             if part is not None and part >= room:
-                raise ValueError(
-                    f"truncation.{key} {part} must be below max_length - 2 = {room}; leave truncation out to keep the first {room}"
-                )
-        return self
+                message = f"{part} must be below max_length - 2 = {room}; leave truncation out to keep the first {room}"
+                yield Problem((f"truncation.{key}", "max_length"), message)
+        if isinstance(self.layers, tuple) and len(set(self.layers)) != len(self.layers):
+            yield Problem(("layers",), f"{list(self.layers)} names a block twice")
+        if self.layers == "pooler" and self.pooling != "concat":
+            message = f"'{self.pooling}' combines several layers; with layers: pooler there is only one"
+            yield Problem(("pooling", "layers"), message)
 
 
 Stage = Annotated[PretrainStage | FinetuneStage, Field(discriminator="task")]
@@ -260,7 +322,7 @@ class LaunchConfig(Strict):
 
     threads_per_rank: PositiveInt | Literal["auto"] = "auto"
     """CPU threads per rank; auto: cores of the node / its ranks. Kept on resume, since it changes the last bits."""
-    env: dict[str, str] = {}
+    env: dict[EnvName, EnvValue] = {}
     """Extra environment variables for the ranks."""
     startup_timeout_s: PositiveInt = 600
     """Most seconds from start to the first step of the first stage."""
@@ -271,15 +333,15 @@ class LaunchConfig(Strict):
 class Config(Strict):
     """One run: a model, data and the stages that it goes through in order."""
 
-    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    name: Name
     """Name of the run: its directory under runs/. Letters, digits, '.', '_' and '-'."""
-    model: str
+    model: Text
     """A PaddleNLP model name, all-minilm-l6-v2 (comes with the environment), or a Hugging Face folder."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of sample order, masking, dropout, new heads and splits."""
     data: DataConfig
     """Where the text comes from."""
-    stages: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Stage]
+    stages: dict[StageName, Stage]
     """The stages by name, run in the order in which they are written."""
     amp: AmpConfig = AmpConfig()
     """Automatic mixed precision."""
@@ -288,19 +350,36 @@ class Config(Strict):
     launch: LaunchConfig = LaunchConfig()
     """How ranks are started."""
 
-    @model_validator(mode="after")
-    def _stages_make_sense(self) -> Config:
+    def problems(self) -> Iterator[Problem]:
         if not self.stages:
-            raise ValueError("stages: at least one stage is needed")
+            yield Problem(("stages",), "at least one stage is needed, such as finetune: {epochs: 4}")
         earlier: list[str] = []
         for name, stage in self.stages.items():
+            if name in RESERVED_STAGE_NAMES:
+                yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
             if stage.init not in (None, "model", *earlier):
                 allowed = ", ".join(["model", *earlier])
-                raise ValueError(f"stages.{name}.init: '{stage.init}' is no earlier stage; allowed: {allowed}")
-            if stage.task == "finetune" and self.stage_data(name).dataset == "text":
-                raise ValueError(f"stages.{name}: dataset 'text' has no labels; fine-tuning needs a labelled data set")
+                yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
+            yield from self._data_problems(name)
             earlier.append(name)
-        return self
+
+    def _data_problems(self, name: str) -> Iterator[Problem]:
+        stage, data = self.stages[name], self.stage_data(name)
+        place = "data" if stage.data is None else f"stages.{name}.data"
+        if isinstance(stage, PretrainStage):
+            if stage.splits == ("unsup",) and data.dataset in WITHOUT_UNSUP:
+                message = f"dataset '{data.dataset}' has no split 'unsup'; allowed: [train]"
+                yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
+            return
+        if data.dataset == "text":
+            message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
+            yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
+        elif data.columns.label is None:
+            message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"
+            yield Problem((f"{place}.columns.label", f"stages.{name}.task"), message)
+        if stage.early_stopping is not None and data.validation == 0 and data.files.validation is None:
+            message = f"needs validation rows, and {place}.validation is 0"
+            yield Problem((f"stages.{name}.early_stopping", f"{place}.validation"), message)
 
     def stage_data(self, name: str) -> DataConfig:
         """The data section that a stage uses: its own, else the top-level one."""
