@@ -1,0 +1,58 @@
+"""Which figures of a record are shown, in which order, under which label and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from launcher.console import text
+
+Pair = tuple[str, str]
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4f}"
+
+
+_PROGRESS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("loss", "loss", _plain),
+    ("lr", "lr", text.learning_rate),
+    ("grad_norm", "grad norm", lambda value: f"{value:.2f}"),
+    ("samples_per_s", "samples/s", text.rate),
+    ("tokens_per_s", "tokens/s", text.rate),
+    ("padding", "padding", lambda value: f"{100 * value:.1f} %"),
+)
+_EVALUATION: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("accuracy", "accuracy", text.percent),
+    ("macro_f1", "macro-F1", text.percent),
+    ("loss", "loss", _plain),
+    ("perplexity", "perplexity", lambda value: f"{value:.2f}"),
+)
+
+
+def progress_pairs(record: Mapping[str, Any]) -> list[Pair]:
+    """Labels and texts of a progress record; the parts of a sum (`losses`) follow the loss."""
+    pairs = _pairs(record, _PROGRESS)
+    losses = record.get("losses") or {}
+    parts = [(name, _plain(value)) for name, value in losses.items() if isinstance(value, (int, float))]
+    return pairs[:1] + parts + pairs[1:] if len(parts) > 1 else pairs
+
+
+def evaluation_pairs(metrics: Mapping[str, Any]) -> list[Pair]:
+    """Labels and texts of evaluation metrics."""
+    return _pairs(metrics, _EVALUATION)
+
+
+def joined(pairs: list[Pair]) -> str:
+    """`accuracy 91.20 %, loss 0.2871`."""
+    return ", ".join(f"{label} {value}" for label, value in pairs)
+
+
+def _pairs(
+    record: Mapping[str, Any], shown: tuple[tuple[str, str, Callable[[float], str]], ...]
+) -> list[Pair]:
+    return [
+        (label, write(record[key]))
+        for key, label, write in shown
+        if isinstance(record.get(key), (int, float))
+    ]

@@ -1,0 +1,270 @@
+"""The live screen as a pure function of the state, the time and the size of the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from launcher.console import metrics, text
+from launcher.console.state import RankView, RunView, StageView
+
+MAX_RANK_ROWS = 16
+LATE_BEAT_S = 5.0
+_STATE_STYLES = {
+    "running": "green",
+    "finished": "green",
+    "failed": "red",
+    "stopping": "yellow",
+    "stopped": "yellow",
+}
+_RANK_STYLES = {"running": "green", "done": "green", "failed": "red", "lost": "red"}
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Characters that an ASCII terminal cannot show, and their stand-ins."""
+
+    done: str = "✓"
+    running: str = "●"
+    pending: str = "·"
+    failed: str = "✗"
+    separator: str = " · "
+    rule: str = "─"
+
+
+ASCII = Glyphs("+", ">", ".", "x", " | ", "-")
+
+
+def render(state: RunView, now: float, width: int, height: int, ascii_only: bool = False) -> RenderableType:
+    """The whole screen, at most `height` lines where the content allows it."""
+    glyphs = ASCII if ascii_only else Glyphs()
+    stages = _visible_stages(state.stages, max_rows=max(3, height - 15))
+    top: list[RenderableType] = [*_header(state, now, glyphs), _rule(glyphs)]
+    top += [_stage_row(stage, now, width, glyphs) for stage in stages]
+    details = _details(state, width)
+    footer = _messages(state, max_rows=4 if height > 30 else 2)
+    footer.append(_line(Text(_hint(state), style="dim")))
+    room = (
+        height - len(top) - len(details) - len(footer) - 3
+    )  # two rules and the column names; every part is one line high
+    ranks = _rank_table(state, now, width, max_rows=max(2, min(MAX_RANK_ROWS, room)))
+    return Group(*top, _rule(glyphs), *details, _rule(glyphs), ranks, *footer)
+
+
+def _line(line: Text) -> Text:
+    line.no_wrap, line.overflow = True, "crop"
+    return line
+
+
+def _rule(glyphs: Glyphs) -> Rule:
+    return Rule(characters=glyphs.rule, style="dim")
+
+
+def _header(state: RunView, now: float, glyphs: Glyphs) -> list[RenderableType]:
+    header = state.header
+    title = Table.grid(expand=True)
+    title.add_column(ratio=1, no_wrap=True, overflow="crop")
+    title.add_column(justify="right", no_wrap=True)
+    name = Text.assemble((header.name, "bold"), "  ", (header.config, "dim"))
+    attempt = f"attempt {state.attempt}  " if state.attempt else ""
+    right = Text.assemble(
+        attempt,
+        (state.state, _STATE_STYLES.get(state.state, "cyan")),
+        f"  {text.duration(now - state.started)}",
+    )
+    title.add_row(name, right)
+    ranks = text.plural(header.world_size, "rank") + (
+        f" on {header.num_nodes} nodes" if header.num_nodes > 1 else ""
+    )
+    threads = f"{text.plural(header.threads, 'thread')} per rank"
+    parts = [header.model, f"{ranks}, {threads}", header.device, f"AMP {header.amp}" if header.amp else ""]
+    return [title, _line(Text(glyphs.separator.join(part for part in parts if part)))]
+
+
+def _visible_stages(stages: tuple[StageView, ...], max_rows: int) -> tuple[StageView, ...]:
+    """All stages, or the window around the running one when there are too many for the terminal."""
+    if len(stages) <= max_rows:
+        return stages
+    current = next(
+        (i for i, stage in enumerate(stages) if stage.status in ("running", "pending")), len(stages) - 1
+    )
+    first = max(0, min(current - 1, len(stages) - max_rows))
+    return stages[first : first + max_rows]
+
+
+def _stage_row(stage: StageView, now: float, width: int, glyphs: Glyphs) -> RenderableType:
+    marks = {
+        "done": (glyphs.done, "green"),
+        "running": (glyphs.running, "cyan"),
+        "failed": (glyphs.failed, "red"),
+    }
+    mark, style = marks.get(stage.status, (glyphs.pending, "yellow" if stage.status == "stopped" else "dim"))
+    row = Table.grid(expand=True, padding=(0, 1))
+    row.add_column(width=1)
+    row.add_column(width=min(16, max(8, width // 6)), no_wrap=True, overflow="crop")
+    if stage.status == "running":
+        row.add_column(ratio=1)
+        row.add_column(justify="right", no_wrap=True)
+        total = stage.total_steps or None
+        bar = ProgressBar(total=total or 100, completed=stage.step, pulse=total is None, animation_time=now)
+        row.add_row(Text(mark, style), Text(stage.name, "bold"), bar, Text(_progress_text(stage, now, width)))
+    else:
+        row.add_column(ratio=1, no_wrap=True, overflow="crop")
+        row.add_row(
+            Text(mark, style),
+            Text(stage.name),
+            Text(_ended_text(stage), style="" if stage.status == "done" else "dim"),
+        )
+    return row
+
+
+def _progress_text(stage: StageView, now: float, width: int) -> str:
+    total = f"/{stage.total_steps:,}" if stage.total_steps else ""
+    steps = f"{stage.step:,}{total}"
+    if width < 60:
+        return steps
+    epoch = stage.progress.get("epoch")
+    parts = [
+        steps,
+        f"epoch {epoch:.2f}" if isinstance(epoch, (int, float)) else "",
+        f"{text.duration(stage.eta_s(now))} left",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _ended_text(stage: StageView) -> str:
+    if stage.status == "pending":
+        return f"pending{': ' + stage.task if stage.task not in ('', stage.name) else ''}"
+    word = {"early_stopping": "stopped early"}.get(stage.reason, stage.status)
+    took = f" in {text.duration(stage.seconds)}" if stage.seconds else ""
+    figures = metrics.joined(metrics.evaluation_pairs(stage.metrics))
+    return f"{word} at step {stage.step:,}{took}{': ' + figures if figures else ''}"
+
+
+def _details(state: RunView, width: int) -> list[RenderableType]:
+    """Metrics of the running stage, its evaluations, its last checkpoint, and other work under way."""
+    lines: list[RenderableType] = []
+    stage = state.current
+    if stage is not None:
+        lines += [_line(line) for line in _pack(metrics.progress_pairs(stage.progress), width)]
+        for label, entry in (("last", stage.evaluation), ("best", stage.best)):
+            if entry:
+                figures = metrics.joined(metrics.evaluation_pairs(entry))
+                lines.append(
+                    _line(
+                        Text.assemble(
+                            (f"{label} ", "dim"), f"{entry['split']} at step {entry['step']:,}: {figures}"
+                        )
+                    )
+                )
+        if stage.checkpoint is not None:
+            lines.append(_line(Text.assemble(("saved ", "dim"), f"step {stage.checkpoint:,}")))
+    if state.work is not None:
+        lines.append(_work_row(state, width))
+    return lines or [_line(Text("starting" if state.ranks else "preparing", style="dim"))]
+
+
+def _pack(pairs: list[metrics.Pair], width: int) -> list[Text]:
+    """Label-value pairs, as many on a line as fit."""
+    lines, used = [Text()], 0
+    for label, value in pairs:
+        needed = len(label) + len(value) + 1
+        if used and used + 2 + needed > width:
+            lines.append(Text())
+            used = 0
+        if used:
+            lines[-1].append("   ")
+            used += 3
+        lines[-1].append(label, "dim").append(f" {value}")
+        used += needed
+    return lines if pairs else []
+
+
+def _work_row(state: RunView, width: int) -> RenderableType:
+    work = state.work
+    assert work is not None
+    row = Table.grid(expand=True, padding=(0, 1))
+    row.add_column(width=max(16, width // 3), no_wrap=True, overflow="crop")
+    row.add_column(ratio=1)
+    row.add_column(justify="right", no_wrap=True)
+    bar = ProgressBar(total=work.total or 100, completed=work.done, pulse=not work.total, animation_time=0.0)
+    row.add_row(Text(work.label), bar, Text(text.amounts(work.done, work.total, work.unit)))
+    return row
+
+
+def _rank_table(state: RunView, now: float, width: int, max_rows: int) -> RenderableType:
+    ranks = sorted(state.ranks.values(), key=lambda view: (view.node, view.rank))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False, show_edge=False)
+    for column in ("rank", "state", "phase"):
+        table.add_column(column, no_wrap=True)
+    for column in ("step", "heartbeat", "memory") if width >= 50 else ("step",):
+        table.add_column(column, justify="right", no_wrap=True)
+    shown = (
+        ranks
+        if len(ranks) <= max_rows
+        else sorted(ranks, key=lambda view: _worst_first(view, now))[: max_rows - 1]
+    )
+    for view in shown:
+        cells = _rank_cells(view, now)
+        table.add_row(*(cells if width >= 50 else cells[:4]))
+    if len(shown) == len(ranks):
+        return table
+    return Group(_line(Text(_summary(ranks), style="bold")), table)
+
+
+def _rank_cells(view: RankView, now: float) -> list[Text]:
+    age = None if view.beat is None else max(0.0, now - view.beat)
+    late = age is not None and age > LATE_BEAT_S and view.state == "running"
+    memory = text.size(view.rss_bytes) if view.rss_bytes else "-"
+    if view.device_bytes:
+        memory += f" + {text.size(view.device_bytes)} GPU"
+    return [
+        Text(f"{view.node}:{view.rank}"),
+        Text(view.end or view.state, _RANK_STYLES.get(view.state, "")),
+        Text(view.phase.replace("_", " ")),
+        Text(f"{view.step:,}"),
+        Text("-" if age is None else f"{age:.1f}s", "red" if late else ""),
+        Text(memory),
+    ]
+
+
+def _worst_first(view: RankView, now: float) -> tuple[int, float, int, int]:
+    trouble = {"failed": 0, "lost": 0, "starting": 1}.get(view.state, 2)
+    return (trouble, -(now - view.beat) if view.beat is not None else float("-inf"), view.step, view.rank)
+
+
+def _summary(ranks: list[RankView]) -> str:
+    states = Counter(view.state for view in ranks)
+    steps = [view.step for view in ranks]
+    counted = ", ".join(f"{number:,} {name}" for name, number in sorted(states.items()))
+    return f"{len(ranks):,} ranks: {counted}; steps {min(steps):,} to {max(steps):,}; the ones to look at:"
+
+
+def _messages(state: RunView, max_rows: int) -> list[RenderableType]:
+    styles = {"warning": "yellow", "error": "red"}
+    lines: list[RenderableType] = []
+    for when, level, message in state.messages[-max_rows:]:
+        label = f"{level}: " if level != "info" else ""
+        stamp = (f"+{text.duration(when - state.started)} ", "dim")
+        lines.append(
+            _line(
+                Text.assemble(
+                    stamp, (label + text.printable(message).replace("\n", " "), styles.get(level, ""))
+                )
+            )
+        )
+    return lines
+
+
+def _hint(state: RunView) -> str:
+    if state.state == "stopping":
+        return "stopping: checkpoint at the next step (Ctrl-C again: stop now)"
+    if state.state in ("finished", "stopped", "failed"):
+        return ""
+    return "Ctrl-C: checkpoint at the next step, then stop"

@@ -1,0 +1,305 @@
+"""The plan of a run: everything that is decided before anything starts.
+
+`make_plan` is pure. `plan` prints what it returns, `train` runs its `launch`, and the run directory keeps it as plan.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from configs.schema import AmpConfig, Config, FinetuneStage
+from launcher import batches, estimates, secrets
+from launcher.environment_vars import PROXY_NAMES, rank_environment
+from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
+from launcher.spec import Bounds, LaunchSpec, NodeSpec
+from launcher.topology import Topology
+
+PREPARE_MODULE = "trainers.prepare"
+DOWNLOAD_SECRETS = ("HF_TOKEN",)
+"""Secrets that only the prepare command may get, by name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to run and where its parts lie."""
+
+    root: str
+    """Root of the source tree."""
+    python: str
+    """Interpreter of the ranks, absolute."""
+    run_dir: str
+    config_path: str
+    """The config as the user named it."""
+    stages: tuple[str, ...]
+    """The stages to run, in order."""
+    resume_from: str = ""
+    """A checkpoint directory to start from instead of the newest one; empty: the newest."""
+    threads: int | None = None
+    """Threads per rank of the earlier launches of this run; None for a new run."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: its arithmetic, rates and estimated needs."""
+
+    name: str
+    task: str
+    init: str
+    batch: batches.BatchPlan
+    steps: batches.StepPlan
+    epochs: int | None
+    lr: float
+    schedule: str
+    warmup: str
+    max_length: int
+    evaluation: str
+    rates: tuple[batches.RateGroup, ...]
+    memory: estimates.MemoryEstimate | None
+    disk: estimates.DiskEstimate | None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One bounded wait."""
+
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, where, with what, for how long."""
+
+    name: str
+    config: str
+    run_dir: str
+    seed: int
+    model: str
+    model_facts: ModelFacts | None
+    stages: tuple[StagePlan, ...]
+    world_size: int
+    device: str
+    gpus: tuple[Gpu, ...]
+    cores: int
+    threads_per_rank: int
+    amp: str
+    memory_available_bytes: int
+    disk_free_bytes: int
+    waits: tuple[Wait, ...]
+    warnings: tuple[str, ...]
+    launch: LaunchSpec
+
+    @property
+    def processes(self) -> tuple[NodeSpec, ...]:
+        """What the first attempt starts on each node."""
+        return self.launch.node_specs(attempt=0)
+
+    @property
+    def memory_per_rank_bytes(self) -> int | None:
+        """The most that any stage needs per rank; None while the model's size is unknown."""
+        totals = [stage.memory.total for stage in self.stages if stage.memory]
+        return max(totals) if totals else None
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Disk that all stages need together; None while the model's size is unknown."""
+        totals = [stage.disk.total for stage in self.stages if stage.disk]
+        return sum(totals) if totals else None
+
+    def endpoints(self) -> tuple[str, ...]:
+        """`host:port` of every rank, in rank order."""
+        first = self.launch.start_port
+        return tuple(
+            f"{node.host}:{first + local}" for node in self.launch.nodes for local in range(node.nproc)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole plan as JSON values, secrets masked."""
+        data = asdict(self)
+        masked = replace(self.launch, env=secrets.mask(self.launch.env))
+        data["launch"] = asdict(masked)
+        for stage, planned in zip(data["stages"], self.stages, strict=True):
+            stage["batch"]["text"] = planned.batch.text
+            for part in ("memory", "disk"):
+                estimate = getattr(planned, part)
+                if estimate is not None:
+                    stage[part]["total"] = estimate.total
+        data["memory_per_rank_bytes"], data["disk_bytes"] = self.memory_per_rank_bytes, self.disk_bytes
+        data["endpoints"] = list(self.endpoints())
+        data["processes"] = [
+            {"node": spec.node, "host": spec.host, "ranks": list(spec.ranks), "argv": list(spec.argv)}
+            for spec in masked.node_specs(0)
+        ]
+        return data
+
+
+def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> Plan:
+    """Plans a run. Pure: the same arguments give the same plan. Raises ConfigError for a launch.env that cannot be."""
+    threads = threads_per_rank(config, topology, facts, task.threads)
+    amp = amp_policy(config.amp, topology.gpus)
+    half = bool(topology.gpus) and not amp.startswith("off")
+    launch = _make_launch(config, topology, facts, task, threads)
+    plan = Plan(
+        name=config.name,
+        config=task.config_path,
+        run_dir=task.run_dir,
+        seed=config.seed,
+        model=config.model,
+        model_facts=facts.model,
+        stages=tuple(_plan_stage(config, name, topology, facts, half) for name in task.stages),
+        world_size=topology.world_size,
+        device=_device_text(topology.gpus),
+        gpus=topology.gpus,
+        cores=facts.cores,
+        threads_per_rank=threads,
+        amp=amp,
+        memory_available_bytes=facts.memory_bytes,
+        disk_free_bytes=facts.free_disk_bytes,
+        waits=_waits(launch.bounds),
+        warnings=(),
+        launch=launch,
+    )
+    return replace(plan, warnings=_warnings(plan, topology))
+
+
+def _make_launch(config: Config, topology: Topology, facts: Facts, task: Task, threads: int) -> LaunchSpec:
+    extra = dict(config.launch.env)
+    if facts.cpu_vendor == "AuthenticAMD" and not topology.gpus:
+        # Paddle's CPU wheel carries an MKL that takes a slow path on AMD unless told otherwise
+        extra = {"MKL_DEBUG_CPU_TYPE": facts.environment.get("MKL_DEBUG_CPU_TYPE", "5"), **extra}
+    resume = ("--resume", task.resume_from) if task.resume_from else ()
+    return LaunchSpec(
+        root=task.root,
+        python=task.python,
+        run_dir=task.run_dir,
+        nodes=topology.nodes,
+        worker_args=("--stages", ",".join(task.stages), *resume),
+        env=rank_environment(facts.environment, extra, task.root, threads),
+        prepare_argv=(task.python, "-m", PREPARE_MODULE, "--run-dir", task.run_dir),
+        prepare_env_names=(*PROXY_NAMES, *DOWNLOAD_SECRETS),
+        start_port=facts.start_port,
+        bounds=Bounds(
+            startup_timeout_s=config.launch.startup_timeout_s, stop_grace_s=config.launch.stop_grace_s
+        ),
+    )
+
+
+def threads_per_rank(config: Config, topology: Topology, facts: Facts, earlier: int | None) -> int:
+    """CPU threads per rank: as configured, else as in the run's earlier launches, else the cores of the node divided by its ranks."""
+    if config.launch.threads_per_rank != "auto":
+        return config.launch.threads_per_rank
+    if earlier is not None:
+        return earlier
+    return max(1, facts.cores // max(node.nproc for node in topology.nodes))
+
+
+def amp_policy(amp: AmpConfig, gpus: tuple[Gpu, ...]) -> str:
+    """The mixed-precision policy as one line; it starts with `off` where everything stays float32."""
+    if not gpus:
+        return "off (CPU has no AMP kernels)"
+    if amp.level == "off":
+        return "off (amp.level: off)"
+    level = "O1" if amp.level == "auto" else amp.level
+    dtype = amp.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if all(_capability(gpu) >= (8, 0) for gpu in gpus) else "float16"
+    scaling = " with dynamic loss scaling" if dtype == "float16" else ""
+    masters = ", float32 master weights" if level == "O2" else ""
+    return f"{level} {dtype}{scaling}{masters}"
+
+
+def _capability(gpu: Gpu) -> tuple[int, int]:
+    major, _, minor = gpu.compute_capability.partition(".")
+    return (int(major), int(minor or 0)) if major.isdigit() else (0, 0)
+
+
+def _device_text(gpus: tuple[Gpu, ...]) -> str:
+    if not gpus:
+        return "CPU (gloo)"
+    names = sorted({gpu.name for gpu in gpus})
+    return f"{', '.join(names)} (NCCL)"
+
+
+def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, half: bool) -> StagePlan:
+    stage, model = config.stages[name], facts.model
+    batch = batches.divide_batch(stage.batch, topology.world_size, stage.micro_batch)
+    known = facts.stages.get(name, StageFacts(0))
+    steps = batches.count_steps(stage, known.num_examples or None)
+    rates: tuple[batches.RateGroup, ...] = ()
+    if isinstance(stage, FinetuneStage) and stage.layer_decay < 1 and model is not None:
+        rates = batches.layer_rates(stage.lr, stage.layer_decay, model.num_layers)
+    gpu = bool(topology.gpus)
+    return StagePlan(
+        name=name,
+        task=stage.task,
+        init=config.stage_init(name),
+        batch=batch,
+        steps=steps,
+        epochs=stage.epochs,
+        lr=stage.lr,
+        schedule=stage.schedule,
+        warmup=_warmup_text(stage.warmup, steps.warmup_steps),
+        max_length=stage.max_length,
+        evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else "",
+        rates=rates,
+        memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu)
+        if model
+        else None,
+        disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
+    )
+
+
+def _warmup_text(warmup: int | float, steps: int | None) -> str:
+    if isinstance(warmup, int):
+        return f"{warmup:,} steps"
+    share = f"{100 * warmup:g} % of all steps"
+    return share if steps is None else f"{steps:,} steps ({share})"
+
+
+def _evaluation_text(stage: FinetuneStage) -> str:
+    when = "every epoch" if stage.evaluate_every == "epoch" else f"every {stage.evaluate_every:,} steps"
+    stop = (
+        f", early stopping after {stage.early_stopping.patience} without improvement"
+        if stage.early_stopping
+        else ""
+    )
+    return f"{when}, best by {stage.best_metric}{stop}"
+
+
+def _waits(bounds: Bounds) -> tuple[Wait, ...]:
+    return (
+        Wait("answer of nvidia-smi", NVIDIA_SMI_TIMEOUT_S),
+        Wait("first step of the first stage", bounds.startup_timeout_s),
+        Wait("checkpoint after a stop request", bounds.stop_grace_s),
+        Wait("other ranks' reports after a failure", bounds.peer_grace_s),
+        Wait("SIGTERM until SIGKILL in a clean-up", bounds.kill_grace_s),
+        Wait("other ranks after one has ended early", bounds.early_exit_s),
+    )
+
+
+def _warnings(plan: Plan, topology: Topology) -> tuple[str, ...]:
+    found = [topology.note] if topology.note else []
+    idle = [stage.name for stage in plan.stages if 0 in stage.batch.per_rank]
+    if idle:
+        found.append(
+            f"stages {', '.join(idle)}: the batch is smaller than the number of ranks; some ranks have nothing to do"
+        )
+    needed = plan.memory_per_rank_bytes
+    if needed is not None and not plan.gpus and plan.memory_available_bytes:
+        total = needed * max(node.nproc for node in topology.nodes)
+        if total > plan.memory_available_bytes:
+            found.append(
+                f"memory: the ranks need about {total / 1e9:.1f} GB, {plan.memory_available_bytes / 1e9:.1f} GB is free; set micro_batch lower"
+            )
+    for gpu in plan.gpus:
+        if needed is not None and needed > gpu.memory_bytes:
+            found.append(
+                f"memory: about {needed / 1e9:.1f} GB per rank, GPU {gpu.index} has {gpu.memory_bytes / 1e9:.1f} GB; set micro_batch lower"
+            )
+    disk = plan.disk_bytes
+    if disk is not None and plan.disk_free_bytes and disk > plan.disk_free_bytes:
+        found.append(
+            f"disk: checkpoints need up to {disk / 1e9:.1f} GB, {plan.disk_free_bytes / 1e9:.1f} GB is free at {plan.run_dir}"
+        )
+    return tuple(found)
