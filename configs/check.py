@@ -1,7 +1,9 @@
-"""Checks a tree of plain values against the schema and finds all errors at once, also those that hide behind others.
+"""Checks a tree of plain values against the schema and finds all errors at once, also those that hide behind
+others.
 
-pydantic stops at the first kind of trouble: a section with one bad value is never checked for values that do not go together. So the bad
-values are replaced by ones that are surely valid, the rest is checked again, and only complaints that do not rest on a replaced value count.
+pydantic stops at the first kind of trouble: a section with one bad value is never checked for values that do
+not go together. So the bad values are replaced by ones that are surely valid, the rest is checked again, and
+only complaints that do not rest on a replaced value count.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from configs.fields import is_stages, annotation_at, kinds, section_of, task_of, value_at
+from configs.fields import annotation_at, kinds, task_of, value_at
 from configs.layers import Fault, Tree, fault_at
 from configs.schema import COLLECT_PROBLEMS, TASKS, Config, PretrainStage, Problem, StageBase, Strict
 from configs.yaml_nodes import KeyPath
@@ -26,16 +28,18 @@ def check(tree: Tree) -> tuple[Config | None, list[Fault]]:
     """The configuration, or every error line of it."""
     root = _with_tasks(tree.root)
     config, errors = _validate(root)
-    faults = [_error_fault(tree, path, kind) for path, kind in errors.items()]
-    replaced = set(errors)
+    faults = _error_faults(tree, errors, root)
+    replaced = {*errors, *_meant_paths(errors, root)}
     guessed = [path[:2] for path in errors if path[-1] == "task" and path[0] == "stages"]
     rounds = 0
     while config is None and rounds < MAX_ROUNDS:
         for path in errors:
             _replace(root, path)
         config, errors = _validate(root)
-        late = {path: kind for path, kind in errors.items() if path[:2] in guessed and kind != "extra_forbidden"}
-        faults += [_error_fault(tree, path, kind) for path, kind in late.items()]
+        late = {
+            path: kind for path, kind in errors.items() if path[:2] in guessed and kind != "extra_forbidden"
+        }
+        faults += _error_faults(tree, late, root)
         replaced |= set(errors)
         rounds += 1
     if config is not None:
@@ -49,7 +53,7 @@ def _with_tasks(root: Mapping[str, Any]) -> dict[str, Any]:
     stages = copied.get("stages")
     for name, stage in stages.items() if isinstance(stages, dict) else ():
         if isinstance(stage, dict) and stage.get("task") is None and task_of(name, stage) is not None:
-            stages[name] = {**stage, "task": task_of(name, stage)}
+            stage["task"] = task_of(name, stage)
     return copied
 
 
@@ -66,7 +70,8 @@ def _validate(root: Mapping[str, Any]) -> tuple[Config | None, dict[KeyPath, str
 
 
 def _key_path(loc: KeyPath, kind: str, root: Mapping[str, Any]) -> tuple[KeyPath, str]:
-    """pydantic's location without the tags of unions: errors of several union members fall together on one key."""
+    """pydantic's location without the tags of unions: errors of several union members fall together on one
+    key."""
     if loc[-1] == "[key]":
         return loc[:-1], "key"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -77,11 +82,14 @@ def _key_path(loc: KeyPath, kind: str, root: Mapping[str, Any]) -> tuple[KeyPath
         path = (*path, rest.pop(0))
         if len(path) == 2 and path[0] == "stages" and rest:
             rest.pop(0)  # the stage's task: the tag of its union
-        annotation = annotation_at(path, root)
-        if rest and annotation is not None and not is_stages(annotation) and section_of(annotation) is None:
-            if sum(kind_.type is not type(None) for kind_ in kinds(annotation)) > 1:
-                break
+        if _is_union(annotation_at(path, root)):
+            break
     return path, kind
+
+
+def _is_union(annotation: Any) -> bool:
+    """Whether pydantic adds the tag of a union member to the location of errors of this value."""
+    return sum(kind.type is not type(None) for kind in kinds(annotation)) > 1
 
 
 def _replace(root: dict[str, Any], path: KeyPath) -> None:
@@ -113,10 +121,21 @@ def _guessed_task(stage: Mapping[str, Any]) -> str:
     return guess or ("pretrain" if only_pretrain & set(stage) else "finetune")
 
 
-def _error_fault(tree: Tree, path: KeyPath, kind: str) -> Fault:
+def _meant_paths(errors: Mapping[KeyPath, str], root: Mapping[str, Any]) -> Iterator[KeyPath]:
+    """The keys that misspelt keys were meant to be: they count as given, so nobody is told that they are
+    missing."""
+    from configs.unknown_keys import meant_key  # only a faulty file pays for difflib
+
+    for path, kind in errors.items():
+        meant = meant_key(path, root) if kind == "extra_forbidden" else None
+        if meant:
+            yield (*path[:-1], meant)
+
+
+def _error_faults(tree: Tree, errors: Mapping[KeyPath, str], root: Mapping[str, Any]) -> list[Fault]:
     from configs.messages import explain  # only a faulty file pays for the wording
 
-    return fault_at(tree, path, explain(tree, path, kind))
+    return [fault_at(tree, path, explain(tree, path, kind, root)) for path, kind in errors.items()]
 
 
 def _problem_faults(tree: Tree, config: Config, replaced: set[KeyPath]) -> Iterator[Fault]:

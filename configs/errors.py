@@ -22,7 +22,8 @@ class Exit(IntEnum):
 
 
 class UserError(Exception):
-    """Something the user can mend: printed without a traceback as `message`, then `next: hint`, and ends the process with `code`."""
+    """Something the user can mend: printed without a traceback as `message`, then `next: hint`, and ends the
+    process with `code`."""
 
     code = Exit.USAGE
 
@@ -60,6 +61,7 @@ class CannotWriteError(UserError):
 
 
 class NoProgressError(UserError):
-    """Training cannot go on: the same failure came back without progress, or the numbers are no longer finite."""
+    """Training cannot go on: the same failure came back without progress, or the numbers are no longer
+    finite."""
 
     code = Exit.NO_PROGRESS

@@ -1,4 +1,5 @@
-"""Looks into the schema by key path: which annotation stands there, which keys a section has, what a value may be, in plain English."""
+"""Looks into the schema by key path: which annotation stands there, which keys a section has, what a value
+may be, in plain English."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from configs.schema import TASKS, Config, FinetuneStage, PretrainStage, StageName, Strict
-from configs.yaml_nodes import KeyPath
+from configs.schema import TASKS, Config, FinetuneStage, PretrainStage, StageBase, StageName, Strict
 
 STAGE_CLASSES: Mapping[str, type[Strict]] = {"pretrain": PretrainStage, "finetune": FinetuneStage}
+NUMBERS = {int: "a whole number", float: "a number"}
+RANGE_WORDS = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def _step(annotation: Any, part: str | int, parent: Sequence[str | int], tree: o
         info = section.model_fields.get(str(part))
         return None if info is None else _annotation_of(info)
     if is_stages(annotation):
-        return STAGE_CLASSES.get(str(task_of(str(part), value_at(tree, (*parent, part)))), Strict)
+        task = task_of(str(part), value_at(tree, (*parent, part)))
+        return STAGE_CLASSES.get(str(task), StageBase)
     for kind in kinds(annotation):
         if get_origin(kind.type) in (dict, tuple):
             return get_args(kind.type)[1 if get_origin(kind.type) is dict else 0]
@@ -121,12 +124,16 @@ def _bounds_of(item: Any) -> dict[str, Any]:
 
 def choices(annotation: Any) -> list[str]:
     """The words that a Literal in the annotation allows."""
-    return [word for kind in kinds(annotation) if get_origin(kind.type) is Literal for word in get_args(kind.type)]
+    return [
+        word for kind in kinds(annotation) if get_origin(kind.type) is Literal for word in get_args(kind.type)
+    ]
 
 
 def accepts(annotation: Any, type_: Any) -> bool:
     """Whether values of a type (str, int, None ...) are among the allowed kinds."""
-    return any(kind.type is type_ or (type_ is None and kind.type is type(None)) for kind in kinds(annotation))
+    return any(
+        kind.type is type_ or (type_ is None and kind.type is type(None)) for kind in kinds(annotation)
+    )
 
 
 def describe(annotation: Any) -> str:
@@ -144,18 +151,15 @@ def _describe_kind(kind: Kind) -> str:
         return str(words[0]) if len(words) == 1 else f"one of {', '.join(words)}"
     if origin is tuple:
         item = get_args(kind.type)[0]
-        if choices(item):
-            return f"a list of {' and '.join(choices(item))}"
-        return f"a list of whole numbers{_range(next(kinds(item)).bounds)}"
-    if origin is dict or (isinstance(kind.type, type) and issubclass(kind.type, Strict)):
-        return "a section of 'key: value' lines"
-    if kind.type is bool:
-        return "true or false"
-    if kind.type is int:
-        return f"a whole number{_range(kind.bounds)}"
-    if kind.type is float:
-        return f"a number{_range(kind.bounds)}"
-    return _describe_text(kind.bounds)
+        one = " and ".join(choices(item)) or _describe_kind(next(kinds(item))).replace(
+            "a whole number", "whole numbers"
+        )
+        return f"a list of {one}"
+    if kind.type in NUMBERS:
+        return f"{NUMBERS[kind.type]}{_range(kind.bounds)}"
+    if kind.type is str:
+        return _describe_text(kind.bounds)
+    return "true or false" if kind.type is bool else "a section of 'key: value' lines"
 
 
 def _describe_text(bounds: Mapping[str, Any]) -> str:
@@ -169,10 +173,5 @@ def _describe_text(bounds: Mapping[str, Any]) -> str:
 
 
 def _range(bounds: Mapping[str, Any]) -> str:
-    low, above = bounds.get("ge"), bounds.get("gt")
-    high, below = bounds.get("le"), bounds.get("lt")
-    top = f"up to {high}" if high is not None else f"below {below:g}" if isinstance(below, float) else f"below {below}"
-    if high is None and below is None:
-        return f" of at least {low:g}" if low is not None else f" above {above:g}" if above is not None else ""
-    bottom = f"from {low:g} to " if low is not None else f"above {above:g} and " if above is not None else ""
-    return f" {bottom}{top.removeprefix('up to ') if low is not None else top}"
+    limits = [f"{words} {bounds[name]:.12g}" for name, words in RANGE_WORDS.items() if name in bounds]
+    return " " + " and ".join(limits) if limits else ""

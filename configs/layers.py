@@ -1,8 +1,9 @@
-"""A configuration before it is checked: plain values from YAML, environment and command line, each with where it came from."""
+"""A configuration before it is checked: plain values from YAML, environment and command line, each with where
+it came from."""
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +12,14 @@ from configs.fields import value_at
 from configs.yaml_nodes import Document, KeyPath
 
 DEFAULT = "default"
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line separators, and the surrogates that stand for bytes which are not UTF-8."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value came from, as the resolved configuration says it and as an error begins; `line` orders the errors."""
+    """Where a value came from, as the resolved configuration says it and as an error begins; `line` orders
+    the errors."""
 
     provenance: str
     place: str
@@ -26,7 +30,8 @@ class Source:
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One finished error line. Faults of the file come first, by line, then those of the environment and command line."""
+    """One finished error line. Faults of the file come first, by line, then those of the environment and
+    command line."""
 
     line: int
     text: str
@@ -46,7 +51,7 @@ class Tree:
             path: Source(f"{file}:{mark.line}", f"{file}:{mark.line}", mark.line, mark.text)
             for path, mark in document.marks.items()
         }
-        return cls(copy.deepcopy(document.value), sources)
+        return cls(document.value, sources)
 
     def source(self, path: KeyPath) -> Source:
         """The source of a path, or of the nearest section around it that is written."""
@@ -93,13 +98,19 @@ class Tree:
 
 
 def fault_at(tree: Tree, path: KeyPath, message: str, source: Source | None = None, line: int = 0) -> Fault:
-    """An error line: `place: dotted.key: message`; at the path's own source unless another one, or a line, is given."""
+    """An error line: `place: dotted.key: message`; at the path's own source unless another one, or a line, is
+    given."""
     source = source or tree.source(path)
     place = source.place
     if line and line != source.line:
         place, source = f"{place.rpartition(':')[0]}:{line}", replace(source, line=line)
     key = f"{dotted(path)}: " if path else ""
-    return Fault(source.line, f"{place}: {key}{message}")
+    return Fault(source.line, printable(f"{place}: {key}{message}"))
+
+
+def printable(text: str) -> str:
+    """The text without characters that could move the cursor or fail to encode."""
+    return UNPRINTABLE.sub("?", text)
 
 
 def dotted(path: KeyPath) -> str:

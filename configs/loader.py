@@ -1,6 +1,8 @@
-"""Loads a configuration: default < YAML < environment < command line, strictly checked, every error in one report.
+"""Loads a configuration: default < YAML < environment < command line, strictly checked, every error in one
+report.
 
-A relative path in a configuration (`data.path`, `model`) is kept as it is given; it is meant relative to the current directory.
+A relative path in a configuration (`data.path`, `model`) is kept as it is given; it is meant relative to the
+current directory.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from configs.check import check
 from configs.errors import ConfigError
-from configs.layers import Fault, Tree, dotted, fault_at, leaves
+from configs.layers import Fault, Tree, dotted, fault_at, leaves, printable
 from configs.overrides import COMMAND_LINE, Override, apply, from_environment
 from configs.resolved import Resolved, dump_resolved
 from configs.schema import Config
@@ -24,7 +26,8 @@ SHIPPED = Path(__file__).parent
 def load_config(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Resolved:
     """Reads a YAML file and lays the environment's and the given `key=value` overrides over it.
 
-    name: the run's name from the command line; wins over everything. Raises ConfigError with one line per error.
+    name: the run's name from the command line; wins over everything. Raises ConfigError with one line per
+    error.
     """
     file = _label(path)
     tree = Tree.from_document(document := _read(path), file)
@@ -37,7 +40,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), name: str | None = No
     config, more = check(tree)
     faults += more
     if config is None or faults:
-        raise _report(faults, f"mend the file or the arguments, then look at the result: ./run.sh plan {file}")
+        raise _report(
+            faults, f"mend the file or the arguments, then look at the result: ./run.sh plan {file}"
+        )
     provenance = {dotted(key): tree.provenance(key) for key, _ in leaves(config.model_dump())}
     return Resolved(config, provenance)
 
@@ -48,7 +53,9 @@ def load_resolved(path: Path) -> Config:
     faults = [fault_at(tree, fault.path, fault.message, line=fault.line) for fault in document.faults]
     config, more = check(tree)
     if config is None or faults:
-        raise _report(faults + more, "this file is written by the launcher; start the run anew under another name")
+        raise _report(
+            faults + more, "this file is written by the launcher; start the run anew under another name"
+        )
     return config
 
 
@@ -58,7 +65,11 @@ def _read(path: Path) -> Document:
     try:
         return read_file(path)
     except YamlError as error:
-        place = _label(path) + (f":{error.line}" if error.line else "") + (f":{error.column}" if error.column else "")
+        place = (
+            _label(path)
+            + (f":{error.line}" if error.line else "")
+            + (f":{error.column}" if error.column else "")
+        )
         raise ConfigError(f"{place}: {error.message}") from error
 
 
@@ -71,16 +82,17 @@ def _missing(path: Path) -> ConfigError:
     close = nearest(path.stem, by_name)
     meant = f"; did you mean {by_name[close]}?" if close else ""
     known = ", ".join(_label(file) for file in sorted(SHIPPED.glob("*.yaml")))
-    return ConfigError(f"{_label(path)}: no such file{meant}", f"name a YAML file; these come with the project: {known}")
+    return ConfigError(
+        f"{_label(path)}: no such file{meant}", f"name a YAML file; these come with the project: {known}"
+    )
 
 
 def _label(path: Path) -> str:
-    """The path as it is called in messages: relative if below the current directory, always one printable line."""
-    try:
+    """The path as it is called in messages: relative if below the current directory, always one printable
+    line."""
+    if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
-    except ValueError:
-        pass
-    return "".join(sign if sign.isprintable() else "?" for sign in str(path))
+    return printable(str(path))
 
 
 def _report(faults: list[Fault], hint: str) -> ConfigError:

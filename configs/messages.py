@@ -1,31 +1,37 @@
-"""Error messages in plain English: the value that stands there, what is allowed, and what was probably meant."""
+"""Error messages in plain English: the value that stands there, what is allowed, and what was probably
+meant."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-from configs.fields import accepts, annotation_at, choices, describe, keys_of, section_of, value_at
-from configs.layers import Tree, dotted
-from configs.names import OTHER_NAMES, nearest
-from configs.schema import TASKS, Config, EnvName, FinetuneStage, PretrainStage, StageName
+from configs.fields import accepts, annotation_at, choices, describe, value_at
+from configs.layers import Tree
+from configs.names import nearest
+from configs.schema import TASKS, EnvName, StageName
+from configs.unknown_keys import explain_unknown
 from configs.yaml_nodes import KeyPath, YamlError, parse
 
 MAX_SHOWN = 60
 BOOLEAN_WORDS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
-def explain(tree: Tree, path: KeyPath, kind: str) -> str:
-    """What is wrong at a path. kind: pydantic's type of error, or `key` for a name that is not allowed."""
+def explain(tree: Tree, path: KeyPath, kind: str, root: Mapping[str, Any]) -> str:
+    """What is wrong at a path.
+
+    kind: pydantic's type of error, or `key` for a name that is not allowed; root: the values with the task of
+    every stage.
+    """
     if kind == "key":
         needed = describe(StageName if path[0] == "stages" else EnvName)
         return f"not allowed as a name; needed: {needed}"
     if kind == "extra_forbidden":
-        return _unknown_key(tree, path)
+        return explain_unknown(path, root)
     if path[0] == "stages" and path[-1] == "task":
         return _task_message(tree, path)
-    annotation = annotation_at(path, tree.root)
+    annotation = annotation_at(path, root)
     if kind == "missing":
         return f"missing; needed: {describe(annotation)}"
     return _bad_value(value_at(tree.root, path), annotation, _spelling(tree, path))
@@ -48,7 +54,9 @@ def _shown(value: Any, spelling: str | None) -> str:
     if isinstance(value, str):
         text = repr(value)
     elif isinstance(value, (list, dict)):
-        text = "a section" if isinstance(value, dict) else f"[{', '.join(_shown(item, None) for item in value)}]"
+        text = (
+            "a section" if isinstance(value, dict) else f"[{', '.join(_shown(item, None) for item in value)}]"
+        )
     elif isinstance(value, bool):
         text = "true" if value else "false"
     else:
@@ -69,6 +77,7 @@ def _bad_value(value: Any, annotation: Any, spelling: str | None) -> str:
             shown += " is text"
         elif is_text_field:
             shown = "empty text" if not value else f"{shown} is not allowed"
+            hint = "" if value.isprintable() else " without control characters"
     elif isinstance(value, float) and not math.isfinite(value):
         shown += " is not a finite number"
     elif isinstance(value, (bool, int, float)) and is_text_field:
@@ -101,38 +110,3 @@ def _is_number(text: str) -> bool:
 def _did_you_mean(word: str, words: list[str] | tuple[str, ...]) -> str:
     close = nearest(word, words)
     return f"; did you mean '{close}'?" if close else ""
-
-
-def _unknown_key(tree: Tree, path: KeyPath) -> str:
-    section, key = section_of(annotation_at(path[:-1], tree.root)) or Config, str(path[-1])
-    allowed = keys_of(section)
-    meant = OTHER_NAMES.get(key.lower().replace("-", "_"), key)
-    if meant in allowed:
-        return f"unknown key; did you mean '{meant}'?"
-    if section is Config and key in TASKS:
-        return f"unknown key; it belongs under stages: stages.{key}"
-    for mine, other, task in ((PretrainStage, FinetuneStage, "finetune"), (FinetuneStage, PretrainStage, "pretrain")):
-        if section is mine and meant in keys_of(other):
-            return f"unknown key; '{meant}' is only for stages with task: {task}"
-    close = nearest(key, allowed)
-    if close:
-        return f"unknown key; did you mean '{close}'?"
-    elsewhere = [place for place in _all_keys(tree) if place[-1] == meant]
-    if elsewhere:
-        return f"unknown key here; did you mean '{dotted(elsewhere[0])}'?"
-    return f"unknown key; allowed here: {', '.join(allowed)}"
-
-
-def _all_keys(tree: Tree) -> Iterator[KeyPath]:
-    """Every key of the schema as a path, the sections nearest to the top first; stages by the names they have."""
-    names = tree.stage_names() or list(TASKS)
-    root = tree.root if tree.stage_names() else {"stages": {name: {} for name in names}}
-    queue: list[KeyPath] = [()]
-    for path in queue:
-        section = section_of(annotation_at(path, root)) or Config
-        for key in keys_of(section):
-            yield (*path, key)
-            if path == () and key == "stages":
-                queue += [("stages", name) for name in names]
-            elif section_of(annotation_at((*path, key), root)) is not None:
-                queue.append((*path, key))

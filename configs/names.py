@@ -88,7 +88,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "whole_word_mask": "whole_word",
     "wwm": "whole_word",
 }
-"""What Transformers, PaddleNLP, the PyTorch code of the paper and its Paddle port call a key -> what it is called here."""
+"""What Transformers, PaddleNLP, the PyTorch code of the paper and its Paddle port call a key -> what it is
+called here."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

@@ -1,4 +1,5 @@
-"""The resolved configuration as YAML text: every value that a run has, each with a comment saying where it came from."""
+"""The resolved configuration as YAML text: every value that a run has, each with a comment saying where it
+came from."""
 
 from __future__ import annotations
 

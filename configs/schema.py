@@ -1,8 +1,9 @@
 """The schema of a run: frozen objects that every other layer reads.
 
-One class per concern, one docstring line per field (json_schema.py makes it the editor's hover text). Values are validated here, once;
-below this layer there are no defaults and no dictionary look-ups. Units are in the names or in the field's description.
-What several values must fulfil together is told by each section's `problems()`; so the loader can report all of it beside other errors.
+One class per concern, one docstring line per field (json_schema.py makes it the editor's hover text). Values
+are validated here, once; below this layer there are no defaults and no dictionary look-ups. Units are in the
+names or in the field's description. What several values must fulfil together is told by each section's
+`problems()`; so the loader can report all of it beside other errors.
 """
 
 from __future__ import annotations
@@ -37,19 +38,22 @@ COLLECT_PROBLEMS = "collect_problems"
 
 
 class Problem(NamedTuple):
-    """Values that do not go together: the dotted keys that take part (the first is to blame) and what is wrong."""
+    """Values that do not go together: the dotted keys that take part (the first is to blame) and what is
+    wrong."""
 
     keys: tuple[str, ...]
     message: str
 
 
 class Strict(BaseModel):
-    """Base of every section: frozen, unknown keys refused, no silent conversion between types, no NaN or infinity."""
+    """Base of every section: frozen, unknown keys refused, no silent conversion between types, no NaN or
+    infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong between values of this section that are each valid alone; keys are relative to the section."""
+        """What is wrong between values of this section that are each valid alone; keys are relative to the
+        section."""
         return iter(())
 
     @model_validator(mode="after")
@@ -62,7 +66,8 @@ class Strict(BaseModel):
 
 
 class Columns(Strict):
-    """Which columns of a table hold what: a header's name, or a 0-based number where the file has no header."""
+    """Which columns of a table hold what: a header's name, or a 0-based number where the file has no
+    header."""
 
     text: Column = "text"
     """The text to classify."""
@@ -75,7 +80,9 @@ class Columns(Strict):
         if self.label == self.text:
             yield Problem(("label", "text"), f"{self.label!r} is the column of the text as well")
         if self.text_pair is not None and self.text_pair in (self.text, self.label):
-            yield Problem(("text_pair", "text", "label"), f"{self.text_pair!r} is used for something else as well")
+            yield Problem(
+                ("text_pair", "text", "label"), f"{self.text_pair!r} is used for something else as well"
+            )
 
 
 class Files(Strict):
@@ -106,13 +113,16 @@ class DataConfig(Strict):
     """Where the text comes from."""
 
     dataset: Literal["trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text"]
-    """A known data set, or a generic format: tsv, csv, jsonl (named columns), text (one sentence per line, blank line between documents)."""
+    """A known data set, or a generic format: tsv, csv, jsonl (named columns), text (one sentence per line,
+    blank line between documents)."""
     path: Text | None = None
-    """A local copy: file, folder or archive (never needs unpacking). Without it a public data set is downloaded and its sha256 checked."""
+    """A local copy: file, folder or archive (never needs unpacking). Without it a public data set is
+    downloaded and its sha256 checked."""
     labels: Literal["coarse", "fine"] = "coarse"
     """Which labels TREC uses: 6 coarse or 50 fine classes."""
     validation: Fraction | PositiveInt = 0.1
-    """Part (below 1) or number of training rows held out, stratified and seeded, to choose the best checkpoint. 0: none."""
+    """Part (below 1) or number of training rows held out, stratified and seeded, to choose the best
+    checkpoint. 0: none."""
     subset: Subset = Subset()
     """Use only a part of the rows."""
     files: Files = Files()
@@ -131,20 +141,31 @@ class DataConfig(Strict):
             for key in ("files", "columns", "header", "encoding"):
                 if getattr(self, key) != DataConfig.model_fields[key].default:
                     names = ", ".join(GENERIC_DATASETS)
-                    yield Problem((key, "dataset"), f"only for generic formats ({names}), not for dataset '{self.dataset}'")
+                    yield Problem(
+                        (key, "dataset"),
+                        f"only for generic formats ({names}), not for dataset '{self.dataset}'",
+                    )
         if self.labels == "fine" and self.dataset != "trec":
-            yield Problem(("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'")
+            yield Problem(
+                ("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'"
+            )
 
     def _generic_problems(self) -> Iterator[Problem]:
         if self.path is None:
-            yield Problem(("path", "dataset"), f"missing; dataset '{self.dataset}' needs the file or folder to read")
+            yield Problem(
+                ("path", "dataset"), f"missing; dataset '{self.dataset}' needs the file or folder to read"
+            )
         if not _is_text_encoding(self.encoding):
-            yield Problem(("encoding",), f"'{self.encoding}' is no known text encoding, such as utf-8 or latin-1")
+            yield Problem(
+                ("encoding",), f"'{self.encoding}' is no known text encoding, such as utf-8 or latin-1"
+            )
         if not self.header and self.dataset in ("tsv", "csv"):
             for key in Columns.model_fields:
                 column = getattr(self.columns, key)
                 if isinstance(column, str):
-                    message = f"'{column}' is a name; with header: false a column is a number, 0 for the first"
+                    message = (
+                        f"'{column}' is a name; with header: false a column is a number, 0 for the first"
+                    )
                     yield Problem((f"columns.{key}", "header"), message)
 
 
@@ -167,7 +188,9 @@ class Truncation(Strict):
 
     def problems(self) -> Iterator[Problem]:
         if self.head is not None and self.tail is not None:
-            yield Problem(("head", "tail"), "give head or tail, not both; the other part is max_length - 2 minus it")
+            yield Problem(
+                ("head", "tail"), "give head or tail, not both; the other part is max_length - 2 minus it"
+            )
 
 
 class AmpConfig(Strict):
@@ -183,8 +206,8 @@ class StageBase(Strict):
     """What every stage has: optimisation, batch, schedule and where its weights start."""
 
     init: Text | None = None
-    """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the nearest earlier
-    pre-training stage, else the model."""
+    """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the
+    nearest earlier pre-training stage, else the model."""
     data: DataConfig | None = None
     """This stage's own data; default: the top-level data."""
     epochs: PositiveInt | None = None
@@ -200,7 +223,8 @@ class StageBase(Strict):
     lr: Annotated[float, Field(gt=0.0)] = 2e-5
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant", "poly"] = "linear"
-    """Decay after warm-up: linear and cosine end at 0, poly follows (1-x)^poly_power, constant keeps the peak."""
+    """Decay after warm-up: linear and cosine end at 0, poly follows (1-x)^poly_power, constant keeps the
+    peak."""
     warmup: Warmup = 0.1
     """Steps (integer) or proportion of all steps (below 1) of linear warm-up."""
     poly_power: Annotated[float, Field(gt=0.0)] = 1.0
@@ -218,7 +242,8 @@ class StageBase(Strict):
     dropout: Fraction | None = None
     """Hidden and attention dropout; default: the model's own."""
     ema: Fraction | None = None
-    """Decay of an exponential moving average of the weights, used to evaluate and saved as the result. Default: none."""
+    """Decay of an exponential moving average of the weights, used to evaluate and saved as the result.
+    Default: none."""
 
     def problems(self) -> Iterator[Problem]:
         if self.epochs is None and self.max_steps is None:
@@ -227,7 +252,9 @@ class StageBase(Strict):
             message = f"give epochs ({self.epochs}) or max_steps ({self.max_steps}), not both"
             yield Problem(("max_steps", "epochs"), message)
         if isinstance(self.warmup, int) and self.max_steps is not None and self.warmup >= self.max_steps:
-            yield Problem(("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}")
+            yield Problem(
+                ("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}"
+            )
         if self.schedule != "poly" and self.poly_power != 1.0:
             yield Problem(("poly_power", "schedule"), f"only for schedule 'poly', not for '{self.schedule}'")
 
@@ -273,11 +300,13 @@ class FinetuneStage(StageBase):
     truncation: Truncation = Truncation()
     """Which tokens of a long text are kept; pairs drop from the longer side."""
     layers: Literal["pooler", "all"] | BlockList = "pooler"
-    """What feeds the classifier: the tanh pooler, the raw [CLS] state of all blocks, or of a list of blocks (0-based)."""
+    """What feeds the classifier: the tanh pooler, the raw [CLS] state of all blocks, or of a list of blocks
+    (0-based)."""
     pooling: Literal["concat", "mean", "max"] = "concat"
     """How several layers' [CLS] vectors are combined."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Learning rate of encoder block i of N is lr * layer_decay^(N-1-i); embeddings, pooler and classifier keep lr."""
+    """Learning rate of encoder block i of N is lr * layer_decay^(N-1-i); embeddings, pooler and classifier
+    keep lr."""
     evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
     """When the validation split is evaluated: every n steps, or at the end of each epoch."""
     best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
@@ -291,7 +320,8 @@ class FinetuneStage(StageBase):
         for key in ("head", "tail"):
             part = getattr(self.truncation, key)
             if part is not None and part >= room:
-                message = f"{part} must be below max_length - 2 = {room}; leave truncation out to keep the first {room}"
+                hint = f"leave truncation out to keep the first {room}"
+                message = f"{part} must be below max_length - 2 = {room}; {hint}"
                 yield Problem((f"truncation.{key}", "max_length"), message)
         if isinstance(self.layers, tuple) and len(set(self.layers)) != len(self.layers):
             yield Problem(("layers",), f"{list(self.layers)} names a block twice")
@@ -321,7 +351,8 @@ class LaunchConfig(Strict):
     """How ranks are started and for how long things may take."""
 
     threads_per_rank: PositiveInt | Literal["auto"] = "auto"
-    """CPU threads per rank; auto: cores of the node / its ranks. Kept on resume, since it changes the last bits."""
+    """CPU threads per rank; auto: cores of the node / its ranks. Kept on resume, since it changes the last
+    bits."""
     env: dict[EnvName, EnvValue] = {}
     """Extra environment variables for the ranks."""
     startup_timeout_s: PositiveInt = 600
@@ -358,8 +389,10 @@ class Config(Strict):
             if name in RESERVED_STAGE_NAMES:
                 yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
             if stage.init not in (None, "model", *earlier):
-                allowed = ", ".join(["model", *earlier])
-                yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
+                allowed = ", ".join(dict.fromkeys(["model", *earlier]))
+                yield Problem(
+                    (f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}"
+                )
             yield from self._data_problems(name)
             earlier.append(name)
 
@@ -372,7 +405,9 @@ class Config(Strict):
                 yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
             return
         if data.dataset == "text":
-            message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
+            message = (
+                f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
+            )
             yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"

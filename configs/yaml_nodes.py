@@ -1,8 +1,8 @@
 """YAML read as plain values with the line of every key: a safe subset of YAML without PyYAML's traps.
 
-Numbers follow JSON and scientific notation (`1e-4` is a number), only `true` and `false` are booleans, `12:30`, `010` and `no` stay text,
-a key may stand once, and tags, merge keys, alias bombs and deep nesting are refused. Nothing but str, int, float, bool, None, list and
-dict ever comes out.
+Numbers follow JSON and scientific notation (`1e-4` is a number), only `true` and `false` are booleans,
+`12:30`, `010` and `no` stay text, a key may stand once, and tags, merge keys, alias bombs and deep nesting
+are refused. Nothing but str, int, float, bool, None, list and dict ever comes out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -29,8 +29,14 @@ NULL, BOOL, INT, FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool
 # What PyYAML says -> what the user can do about it.
 PLAIN_WORDS = (
     ("found character '\\t'", "a tab cannot indent or separate; use spaces"),
-    ("mapping values are not allowed here", "a second ': ' on this line; put the value in quotes, or mend the indentation"),
-    ("could not find expected ':'", "a line without 'key: value', or a quote or bracket that is not closed above it"),
+    (
+        "mapping values are not allowed here",
+        "a second ': ' on this line; put the value in quotes, or mend the indentation",
+    ),
+    (
+        "could not find expected ':'",
+        "a line without 'key: value', or a quote or bracket that is not closed above it",
+    ),
     ("expected <block end>", "wrong indentation; keys of one section start in the same column"),
     ("expected ',' or", "a ',' or a closing bracket is missing"),
     ("found unexpected end of stream", "a quote is opened and never closed"),
@@ -79,7 +85,7 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """Composes nodes only: counts depth and aliases, refuses tags. No value is ever constructed by PyYAML."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it as an instance variable
     _depth = 0
     _aliases = 0
 
@@ -111,13 +117,18 @@ _Loader.add_implicit_resolver(
 
 
 def read_file(path: Path) -> Document:
-    """Reads a YAML file. Raises YamlError (with line 0 when the file as a whole cannot be read) on anything but a mapping."""
+    """Reads a YAML file. Raises YamlError (with line 0 when the file as a whole cannot be read) on anything
+    but a mapping."""
     document = parse(decode(_read_bytes(path)))
     if document.value is None:
         raise YamlError("the file is empty; a configuration is a mapping with name, model, data and stages")
     if not isinstance(document.value, dict):
-        found = "a list" if isinstance(document.value, list) else f"a single value ({str(document.value)[:40]!r})"
-        raise YamlError(f"the file holds {found}; a configuration is a mapping with name, model, data and stages", 1)
+        found = (
+            "a list" if isinstance(document.value, list) else f"a single value ({str(document.value)[:40]!r})"
+        )
+        raise YamlError(
+            f"the file holds {found}; a configuration is a mapping with name, model, data and stages", 1
+        )
     return document
 
 
@@ -144,11 +155,14 @@ def decode(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise YamlError(f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8", line) from error
+        raise YamlError(
+            f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8", line
+        ) from error
 
 
 def parse(text: str) -> Document:
-    """Parses a YAML text of at most one document. Raises YamlError on the first error of syntax, or a limit."""
+    """Parses a YAML text of at most one document. Raises YamlError on the first error of syntax, or a
+    limit."""
     bad = yaml.reader.Reader.NON_PRINTABLE.search(text)
     if bad:
         before = text[: bad.start()]
@@ -180,7 +194,8 @@ def _reworded(error: yaml.MarkedYAMLError) -> YamlError:
 
 
 class _Builder:
-    """Turns nodes into plain values and records marks and faults; shared (aliased) nodes are counted at each use."""
+    """Turns nodes into plain values and records marks and faults; shared (aliased) nodes are counted at each
+    use."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -192,13 +207,13 @@ class _Builder:
             raise YamlError(f"more than {MAX_NODES:,} values after expanding aliases", line, 1)
         if len(path) > MAX_DEPTH:
             raise YamlError(f"nested deeper than {MAX_DEPTH} levels", line, 1)
-        is_scalar = isinstance(node, yaml.ScalarNode)
-        self.document.marks[path] = Mark(line, node.value if is_scalar else None)
-        if is_scalar:
+        self.document.marks[path] = Mark(line, node.value if isinstance(node, yaml.ScalarNode) else None)
+        if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path, line)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*path, i), item.start_mark.line + 1) for i, item in enumerate(node.value)]
-        return self._mapping(node, path)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        items = enumerate(node.value)
+        return [self.build(item, (*path, i), item.start_mark.line + 1) for i, item in items]
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath, line: int) -> Any:
         if node.tag == NULL:
@@ -207,8 +222,10 @@ class _Builder:
             return node.value == "true"
         if node.tag == INT:
             if len(node.value) > 20 or abs(int(node.value)) > MAX_INTEGER:
-                self.document.faults.append(NodeFault(line, path, f"a number of {len(node.value)} digits is too large"))
-                return 0
+                self.document.faults.append(
+                    NodeFault(line, path, f"a number of {len(node.value)} digits is too large")
+                )
+                return 1
             return int(node.value)
         if node.tag == FLOAT:
             return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
@@ -220,7 +237,9 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.document.faults.append(NodeFault(line, path, "a key must be a word, not a list or a mapping"))
+                self.document.faults.append(
+                    NodeFault(line, path, "a key must be a word, not a list or a mapping")
+                )
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
