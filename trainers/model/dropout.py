@@ -1,0 +1,82 @@
+"""Dropout, in two forms that share one interface.
+
+On CPU the random numbers of a sequence are a pure function of (seed, step, sample id), whichever rank computes it and whatever else is
+in its batch: losses agree at any number of ranks, and NumPy's generators are several times faster than Paddle's on CPU. On GPU the
+device's own generator is used, reseeded by the loop from (seed, step, micro-step, rank).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from trainers.model.batch import Layout
+
+_LEVELS = 1 << 16
+"""Dropout probabilities are rounded to 1/65536: 16 random bits decide one element."""
+
+
+class SequenceNoise:
+    """One random stream per sequence of a micro-batch."""
+
+    def __init__(self, seed: int, step: int, sample_ids: Sequence[int]) -> None:
+        """`sample_ids`: the data set's own numbers of the sequences, in batch order."""
+        self._streams = [np.random.SFC64(np.random.SeedSequence((seed, step, int(i)))) for i in sample_ids]
+
+    def _draw(self, index: int, count: int, threshold: int) -> np.ndarray:
+        bits: np.ndarray = self._streams[index].random_raw(-(-count // 4)).view(np.uint16)
+        return bits[:count] >= threshold
+
+    def rows(self, sizes: Sequence[int], width: int, threshold: int) -> np.ndarray:
+        """[sum(sizes), width] bool, True where kept; sequence i owns `sizes[i]` consecutive rows."""
+        return np.concatenate([self._draw(i, n * width, threshold) for i, n in enumerate(sizes)]).reshape(-1, width)
+
+    def squares(self, sizes: Sequence[int], heads: int, longest: int, threshold: int) -> np.ndarray:
+        """[B*heads, longest, longest] bool, True where kept (and in padding)."""
+        kept = np.ones((len(sizes), heads, longest, longest), dtype=bool)
+        for i, n in enumerate(sizes):
+            kept[i, :, :n, :n] = self._draw(i, heads * n * n, threshold).reshape(heads, n, n)
+        return kept.reshape(-1, longest, longest)
+
+
+def _apply(x: paddle.Tensor, kept: np.ndarray, threshold: int) -> paddle.Tensor:
+    scale = np.float32(_LEVELS / (_LEVELS - threshold))
+    return x * paddle.to_tensor(kept * scale).astype(x.dtype)
+
+
+def _threshold(probability: float) -> int:
+    return round(probability * _LEVELS)
+
+
+def dropout_tokens(x_TH: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
+    """Dropout on one row per token, [T, H]."""
+    if not training or probability == 0.0:
+        return x_TH
+    if layout.noise is None:
+        return F.dropout(x_TH, probability, training=True)
+    threshold = _threshold(probability)
+    return _apply(x_TH, layout.noise.rows(layout.lengths, x_TH.shape[1], threshold), threshold)
+
+
+def dropout_sequences(x_BH: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
+    """Dropout on one row per sequence, [B, H]."""
+    if not training or probability == 0.0:
+        return x_BH
+    if layout.noise is None:
+        return F.dropout(x_BH, probability, training=True)
+    threshold = _threshold(probability)
+    return _apply(x_BH, layout.noise.rows([1] * len(layout.lengths), x_BH.shape[1], threshold), threshold)
+
+
+def dropout_attention(x_XSS: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
+    """Dropout on attention probabilities, [B*A, S, S]."""
+    if not training or probability == 0.0:
+        return x_XSS
+    if layout.noise is None:
+        return F.dropout(x_XSS, probability, training=True)
+    threshold = _threshold(probability)
+    heads = x_XSS.shape[0] // len(layout.lengths)
+    return _apply(x_XSS, layout.noise.squares(layout.lengths, heads, layout.max_length, threshold), threshold)

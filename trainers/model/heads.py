@@ -1,0 +1,95 @@
+"""Heads on the encoder: further pre-training (MLM + NSP) and classification, with PaddleNLP's parameter names.
+
+Shape legend: batch.py; M predicted positions, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from trainers.model.batch import TokenBatch
+from trainers.model.config import BertConfig
+from trainers.model.dropout import dropout_sequences
+from trainers.model.encoder import BertModel, cls_states, linear
+
+
+class LMPredictionHead(nn.Layer):
+    """Dense, GELU, LayerNorm, then a decoder tied to the word embeddings plus a bias; only at predicted positions."""
+
+    def __init__(self, config: BertConfig, word_embeddings: paddle.Tensor) -> None:
+        super().__init__()
+        self.transform = linear(config, config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.decoder_weight = word_embeddings
+        self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
+
+    def forward(self, x_MH: paddle.Tensor) -> paddle.Tensor:
+        """[M, H] -> logits [M, V]."""
+        x_MH = self.layer_norm(F.gelu(self.transform(x_MH)))
+        return paddle.matmul(x_MH, self.decoder_weight, transpose_y=True) + self.decoder_bias
+
+
+class PretrainingHeads(nn.Layer):
+    """Masked-token and next-sentence heads."""
+
+    def __init__(self, config: BertConfig, word_embeddings: paddle.Tensor) -> None:
+        super().__init__()
+        self.predictions = LMPredictionHead(config, word_embeddings)
+        self.seq_relationship = linear(config, config.hidden_size, 2)
+
+
+class BertForPretraining(nn.Layer):
+    """Encoder with both pre-training heads."""
+
+    def __init__(self, config: BertConfig, use_nsp: bool = True) -> None:
+        super().__init__()
+        self.bert = BertModel(config)
+        self.cls = PretrainingHeads(config, self.bert.embeddings.word_embeddings.weight)
+        self.use_nsp = use_nsp
+
+    def forward(self, batch: TokenBatch, positions_M: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+        """MLM logits [M, V] at flat positions `positions_M`, and NSP logits [B, 2] (None without NSP)."""
+        last_TH = self.bert(batch)[-1]
+        mlm_MV = self.cls.predictions(paddle.gather(last_TH, positions_M))
+        if not self.use_nsp:
+            return mlm_MV, None
+        pooled = self.bert.pooler(cls_states(last_TH, batch.layout))
+        return mlm_MV, self.cls.seq_relationship(pooled)
+
+
+class BertForClassification(nn.Layer):
+    """Classifier on the pooler, or on the raw [CLS] states of chosen blocks combined by concat, mean or max (paper.md section 1)."""
+
+    def __init__(
+        self, config: BertConfig, num_classes: int, blocks: Sequence[int] | None = None, pooling: str = "concat"
+    ) -> None:
+        """`blocks`: None for the tanh pooler, else 0-based block indices."""
+        super().__init__()
+        self.blocks = None if blocks is None else tuple(blocks)
+        self.pooling = pooling
+        self.bert = BertModel(config, with_pooler=blocks is None)
+        width = config.hidden_size * (len(self.blocks) if self.blocks and pooling == "concat" else 1)
+        self.classifier = linear(config, width, num_classes)
+        self.probability = config.hidden_dropout
+
+    def features(self, batch: TokenBatch) -> paddle.Tensor:
+        """[B, width]: what the classifier sees."""
+        states = self.bert(batch)
+        if self.blocks is None:
+            pooled: paddle.Tensor = self.bert.pooler(cls_states(states[-1], batch.layout))
+            return pooled
+        chosen = [cls_states(states[block], batch.layout) for block in self.blocks]
+        if self.pooling == "concat":
+            return paddle.concat(chosen, axis=-1)
+        stacked = paddle.stack(chosen)
+        return stacked.mean(axis=0) if self.pooling == "mean" else stacked.max(axis=0)
+
+    def forward(self, batch: TokenBatch) -> paddle.Tensor:
+        """Logits [B, C]."""
+        features = dropout_sequences(self.features(batch), self.probability, self.training, batch.layout)
+        logits: paddle.Tensor = self.classifier(features)
+        return logits

@@ -1,0 +1,1 @@
+"""Learning-rate schedules, parameter groups, AdamW's state by structured names, weight averaging."""

@@ -1,0 +1,64 @@
+"""AdamW over parameter groups, and its state under structured names (Paddle's own keys depend on construction order)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from configs.schema import StageBase
+from trainers.optim.groups import Group
+
+
+def make_adamw(
+    parameters: Mapping[str, paddle.Tensor], groups: Sequence[Group], stage: StageBase, master_weights: bool
+) -> paddle.optimizer.AdamW:
+    """Decoupled AdamW; a group's learning_rate multiplies the rate that `set_lr` gives. Clipping is the loop's."""
+    return paddle.optimizer.AdamW(
+        learning_rate=stage.lr,
+        beta1=stage.adam_beta1,
+        beta2=stage.adam_beta2,
+        epsilon=stage.adam_eps,
+        weight_decay=stage.weight_decay,
+        multi_precision=master_weights,
+        parameters=[
+            {
+                "params": [parameters[name] for name in group.names],
+                "learning_rate": group.lr_multiple,
+                "weight_decay": group.weight_decay,
+            }
+            for group in groups
+        ],
+    )
+
+
+def adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
+    """Moments, beta powers and float32 master weights as `KIND/STRUCTURED_NAME`; parameters never stepped have none."""
+    state: dict[str, paddle.Tensor] = {}
+    for name, parameter in parameters.items():
+        for kind, tensors in optimizer._accumulators.items():
+            if parameter.name in tensors:
+                state[f"{kind}/{name}"] = tensors[parameter.name]
+        if parameter.name in optimizer._master_weights:
+            state[f"master/{name}"] = optimizer._master_weights[parameter.name]
+    return state
+
+
+def load_adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor], state: Mapping[str, np.ndarray]) -> None:
+    """Put saved state back before the first step. Raises KeyError for a name that the model lacks."""
+    translated: dict[str, Any] = {}
+    master: dict[str, paddle.Tensor] = {}
+    for key, array in state.items():
+        kind, name = key.split("/", 1)
+        parameter = parameters[name]
+        tensor = paddle.to_tensor(array)
+        if kind == "master":
+            master[parameter.name] = tensor
+        else:
+            tensor.name = f"{parameter.name}_{kind}_0"
+            translated[tensor.name] = tensor
+    if master:
+        translated["master_weights"] = master
+    optimizer.set_state_dict(translated)

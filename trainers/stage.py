@@ -1,0 +1,358 @@
+"""One stage on one rank: make its parts, resume or start, train, evaluate on the test split, save the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from configs.errors import ConfigError, DataError
+from configs.schema import Config, FinetuneStage, PretrainStage
+from trainers.data.split import select_rows, subset_rows
+from trainers.data.store import open_corpus, open_texts
+from trainers.data.vocabulary import Vocabulary, load_vocabulary
+from trainers.engine.amp import AmpPolicy
+from trainers.engine.board import write_board
+from trainers.engine.checkpoint import CheckpointStore, Snapshot, newest_intact
+from trainers.engine.evaluation import predict_rows, predictions_table, report, score
+from trainers.engine.files import replace_file, replace_json, sweep_partial
+from trainers.engine.flops import device_peak, training_flops
+from trainers.engine.loop import Evaluator, Parts, TrainingLoop
+from trainers.engine.metrics_log import StepLog
+from trainers.engine.progress import Progress
+from trainers.engine.ranks import Ranks, wrap_model, wrap_optimizer
+from trainers.engine.records import Recorder
+from trainers.model.config import BertConfig
+from trainers.model.folder import ModelSource, build_model, load_folder, read_bert_config, save_folder
+from trainers.optim.adamw import make_adamw
+from trainers.optim.ema import WeightAverage
+from trainers.optim.groups import make_groups
+from trainers.optim.schedule import make_schedule
+from trainers.tasks.finetune import FinetuneTask, TextEncoder
+from trainers.tasks.pretrain import PretrainTask
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share on one rank."""
+
+    directory: Path
+    config: Config
+    prepared: Mapping[str, Any]
+    """Contents of prepared.json."""
+    ranks: Ranks
+    policy: AmpPolicy
+    recorder: Recorder
+    stop_requested: Callable[[], bool]
+    resume_from: Path | None
+    """A checkpoint directory named by the user, for the stage it belongs to; None: the newest intact one."""
+
+
+class StageRunner:
+    """Runs one stage; `run` returns when it is finished."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run_ = run
+        self.name = name
+        self.stage = run.config.stages[name]
+        self.facts = run.prepared["stages"][name]
+        self.directory = run.directory / name
+        self.store = CheckpointStore(self.directory / "checkpoints")
+        self.metrics = StepLog(self.directory / "metrics.jsonl")
+        self.samples = StepLog(self.directory / "samples.jsonl") if run.config.train.log_samples else None
+        self.source = ModelSource(Path(run.prepared["model_dir"]), bool(run.prepared["model"]["lower_case"]))
+        self.vocabulary: Vocabulary = load_vocabulary(self.source.directory / "vocab.txt")
+        self.label_names: tuple[str, ...] = tuple(self.facts["label_names"] or ())
+        self.validation_rows = np.zeros(0, dtype=np.int64)
+        self.majority_class = 0
+
+    # Parts ----------------------------------------------------------------------------------------------------------
+
+    def _finetune_task(self, stage: FinetuneStage) -> FinetuneTask:
+        data = self.run_.config.stage_data(self.name)
+        texts = open_texts(Path(self.facts["splits"]["train"]))
+        if texts.labels is None:
+            raise DataError(
+                f"stage {self.name}: the training split has no labels", "name the label column in data.columns"
+            )
+        if "validation" in self.facts["splits"]:
+            rows, _ = select_rows(texts.labels, 0, data.subset.train, self.run_.config.seed)
+        else:
+            rows, self.validation_rows = select_rows(
+                texts.labels, data.validation, data.subset.train, self.run_.config.seed
+            )
+        self.majority_class = int(np.bincount(texts.labels[rows], minlength=len(self.label_names)).argmax())
+        encoder = TextEncoder(texts, self.vocabulary, stage)
+        return FinetuneTask(encoder, rows, stage.batch, self.run_.config.seed, not self.run_.ranks.is_gpu)
+
+    def _pretrain_task(self, stage: PretrainStage) -> PretrainTask:
+        corpus = open_corpus(Path(self.facts["splits"]["corpus"]))
+        return PretrainTask(corpus, self.vocabulary, stage, self.run_.config.seed, not self.run_.ranks.is_gpu)
+
+    def _make_task(self) -> FinetuneTask | PretrainTask:
+        if isinstance(self.stage, PretrainStage):
+            return self._pretrain_task(self.stage)
+        return self._finetune_task(self.stage)
+
+    def _start_folder(self) -> Path:
+        init = self.run_.config.stage_init(self.name)
+        return self.source.directory if init == "model" else self.run_.directory / init / "model"
+
+    def _make_model(self, config: BertConfig, load: bool) -> Any:
+        """The model with its starting weights; new heads come from the seed, the same on every rank."""
+        paddle.seed(self.run_.config.seed)
+        model = build_model(self.stage, config, len(self.label_names))
+        if load:
+            folder = self._start_folder()
+            loaded = load_folder(model, folder)
+            if self.run_.ranks.rank == 0:
+                new = sorted({name.rsplit(".", 1)[0] for name in loaded.new})
+                heads = f"; new, from seed {self.run_.config.seed}: {', '.join(new)}" if new else ""
+                self.run_.recorder.message(f"{self.name}: weights from {folder}{heads}")
+        return model
+
+    def _make_parts(self, config: BertConfig, load: bool) -> Parts:
+        task, model = self._make_task(), self._make_model(config, load)
+        total = self.stage.max_steps or (self.stage.epochs or 0) * task.steps_per_epoch
+        parameters = dict(model.named_parameters())
+        decay = self.stage.layer_decay if isinstance(self.stage, FinetuneStage) else 1.0
+        groups = make_groups(parameters, config.num_layers, decay, self.stage.weight_decay)
+        optimizer = make_adamw(parameters, groups, self.stage, self.run_.policy.master_weights)
+        if self.run_.policy.master_weights:
+            model, optimizer = paddle.amp.decorate(
+                model, optimizer, level="O2", dtype=self.run_.policy.dtype, master_weight=True
+            )
+        average = WeightAverage(parameters, self.stage.ema) if self.stage.ema is not None else None
+        ranks = self.run_.ranks
+        return Parts(
+            task,
+            model,
+            wrap_model(model, ranks),
+            wrap_optimizer(optimizer, ranks),
+            optimizer,
+            make_schedule(self.stage, total),
+            average,
+        )
+
+    # Resume ---------------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
+        parts = {
+            "stage": self.stage.model_dump(mode="json"),
+            "data": self.facts["data_fingerprint"],
+            "subset": self.run_.config.stage_data(self.name).subset.model_dump(mode="json"),
+            "seed": self.run_.config.seed,
+            "init": self.run_.config.stage_init(self.name),
+            "model": self.run_.prepared["model"]["fingerprint"],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _find_checkpoint(self) -> Snapshot | None:
+        """The checkpoint to continue, the same on every rank. Rank 0 sweeps, chooses and says what was passed over."""
+        run = self.run_
+        step = -1
+        if run.ranks.rank == 0:
+            self.store.sweep()
+            sweep_partial(self.directory)
+            if run.resume_from is not None and run.resume_from.parent.parent == self.directory:
+                step = int(run.resume_from.name.removeprefix("step-"))
+                self.store.read(step)
+            else:
+                snapshot, problems = newest_intact(self.store)
+                step = -1 if snapshot is None else snapshot.step
+                for problem in problems:
+                    run.recorder.message(f"damaged checkpoint passed over: {problem}", "warning")
+        step = int(run.ranks.sum([step if run.ranks.rank == 0 else 0])[0])
+        snapshot = None if step < 0 else self.store.read(step)
+        if snapshot is not None and snapshot.state["fingerprint"] != self.fingerprint():
+            raise ConfigError(
+                f"{self.store.path(step)}: belongs to other settings, data or model than the config now names",
+                "start anew with --name NEW, or restore the settings (runs/NAME/config.yaml)",
+            )
+        return snapshot
+
+    # The stage ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the end and write the result. Raises Preempted when stopped on request."""
+        run, started = self.run_, time.monotonic()
+        run.recorder.stage = self.name
+        run.recorder.enter("load", 0)
+        if run.ranks.rank == 0:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config = read_bert_config(self._start_folder())
+        snapshot = self._find_checkpoint()
+        parts = self._make_parts(config, load=snapshot is None)
+        progress = Progress.from_json(snapshot.state["progress"]) if snapshot else Progress()
+        seconds_before = float(snapshot.state["seconds"]) if snapshot else 0.0
+        loop = self._make_loop(parts, config, progress, lambda: seconds_before + time.monotonic() - started)
+        self._announce(parts, progress, snapshot)
+        if snapshot is not None:
+            loop.restore(snapshot)
+        if run.ranks.rank == 0:
+            for log in filter(None, (self.metrics, self.samples)):
+                log.cut_after(progress.step)
+        loop.run()
+        self._finish(loop, config, seconds_before + time.monotonic() - started)
+
+    def _announce(self, parts: Parts, progress: Progress, snapshot: Snapshot | None) -> None:
+        run = self.run_
+        if run.ranks.rank != 0:
+            return
+        names = list(run.config.stages)
+        run.recorder.record(
+            "stage_start",
+            stage=self.name,
+            task=self.stage.task,
+            index=names.index(self.name) + 1,
+            stages=len(names),
+            total_steps=parts.schedule.total_steps,
+            steps_per_epoch=parts.task.steps_per_epoch,
+            start_step=progress.step,
+            resumed_from=str(self.store.path(snapshot.step)) if snapshot else None,
+            num_examples=parts.task.num_examples,
+            num_parameters=sum(parameter.size for parameter in parts.model.parameters()),
+        )
+
+    def _make_loop(
+        self, parts: Parts, config: BertConfig, progress: Progress, seconds: Callable[[], float]
+    ) -> TrainingLoop:
+        run = self.run_
+        predicted_per_token = self.stage.mask_probability if isinstance(self.stage, PretrainStage) else 0.0
+        peak = float(run.ranks.sum([device_peak(run.ranks.is_gpu, run.policy.enabled)])[0])
+        loop = TrainingLoop(
+            parts=parts,
+            stage=self.stage,
+            train=run.config.train,
+            policy=run.policy,
+            ranks=run.ranks,
+            seed=run.config.seed,
+            progress=progress,
+            store=self.store,
+            recorder=run.recorder,
+            metrics=self.metrics,
+            samples=self.samples,
+            stop_requested=run.stop_requested,
+            flops=lambda tokens, sequences: training_flops(
+                config, tokens, sequences, round(tokens * predicted_per_token)
+            ),
+            peak_flops=peak,
+            extra_state=lambda: {"fingerprint": self.fingerprint(), "seconds": seconds()},
+        )
+        if isinstance(self.stage, FinetuneStage):
+            loop.evaluator = self._make_evaluator(self.stage, parts, progress)
+        return loop
+
+    # Evaluation -----------------------------------------------------------------------------------------------------
+
+    def _make_evaluator(self, stage: FinetuneStage, parts: Parts, progress: Progress) -> Evaluator | None:
+        """Evaluation on the validation split, or None when there is none."""
+        run = self.run_
+        if "validation" in self.facts["splits"]:
+            texts = open_texts(Path(self.facts["splits"]["validation"]))
+            rows = np.arange(len(texts), dtype=np.int64)
+        else:
+            texts = open_texts(Path(self.facts["splits"]["train"]))
+            rows = self.validation_rows
+        if len(rows) == 0:
+            return None
+        encoder = TextEncoder(texts, self.vocabulary, stage)
+
+        def evaluate() -> dict[str, float]:
+            predictions = self._predict(parts.model, encoder, rows, "validation")
+            return score(_labels(texts.labels, rows), predictions.probabilities)
+
+        def note(metrics: dict[str, float]) -> bool:
+            best = progress.take_evaluation(metrics, stage.best_metric, stage.early_stopping)
+            if run.ranks.rank == 0:
+                run.recorder.record(
+                    "eval", stage=self.name, split="validation", step=progress.step, metrics=metrics, best=best
+                )
+            return best
+
+        every = parts.task.steps_per_epoch if stage.evaluate_every == "epoch" else stage.evaluate_every
+        return Evaluator(every, evaluate, note)
+
+    def _predict(self, model: Any, encoder: TextEncoder, rows: np.ndarray, split: str) -> Any:
+        run = self.run_
+        return predict_rows(
+            model, encoder, rows, len(self.label_names), run.policy, run.ranks, run.recorder, split, run.stop_requested
+        )
+
+    # The result -----------------------------------------------------------------------------------------------------
+
+    def _result_arrays(self, loop: TrainingLoop) -> dict[str, np.ndarray]:
+        """Best weights by the validation metric where there is one, else the last; averaged ones with EMA. All ranks agree."""
+        best, kind = loop.progress.best_step, "ema" if loop.parts.average is not None else "model"
+        if best is not None and best != loop.progress.step:
+            return dict(self.store.read(best).tensors[kind])
+        if loop.parts.average is not None:
+            return {name: average.numpy() for name, average in loop.parts.average.averages.items()}
+        return {name: parameter.astype("float32").numpy() for name, parameter in loop.parameters.items()}
+
+    def _finish(self, loop: TrainingLoop, config: BertConfig, seconds: float) -> None:
+        run, progress = self.run_, loop.progress
+        arrays = self._result_arrays(loop)
+        for name, parameter in loop.parameters.items():
+            parameter.set_value(arrays[name].astype(_numpy_dtype(parameter)))
+        metrics: dict[str, Any] = {f"validation_{key}": value for key, value in progress.best_metrics.items()}
+        if isinstance(self.stage, FinetuneStage) and "test" in self.facts["splits"]:
+            metrics.update(self._test(loop, self.stage))
+        reason = "early_stopping" if progress.early_stopped else "finished"
+        if run.ranks.rank == 0:
+            save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names)
+            write_board(self.directory / "visualdl", self.metrics.read())
+            done = {
+                "step": progress.step,
+                "best_step": progress.best_step,
+                "reason": reason,
+                "seconds": seconds,
+                "metrics": metrics,
+            }
+            replace_json(self.directory / "done.json", {**done, "fingerprint": self.fingerprint()})
+            run.recorder.record(
+                "stage_end", stage=self.name, step=progress.step, seconds=seconds, reason=reason, metrics=metrics
+            )
+        run.ranks.barrier()
+
+    def _test(self, loop: TrainingLoop, stage: FinetuneStage) -> dict[str, Any]:
+        """Evaluate the result on the test split; writes eval.json and predictions.tsv. Returns the main scores."""
+        run = self.run_
+        run.recorder.enter("evaluate")
+        texts = open_texts(Path(self.facts["splits"]["test"]))
+        every = np.arange(len(texts), dtype=np.int64)
+        subset = run.config.stage_data(self.name).subset.test
+        rows = every if subset is None else subset_rows(_labels(texts.labels, every), subset, run.config.seed)
+        predictions = loop.guard_stop(
+            lambda: self._predict(loop.parts.model, TextEncoder(texts, self.vocabulary, stage), rows, "test")
+        )
+        labels = _labels(texts.labels, rows)
+        result = report(labels, predictions, self.label_names, self.majority_class)
+        scores = {key: result[key] for key in ("accuracy", "macro_f1", "error_rate", "loss", "n")}
+        if run.ranks.rank == 0:
+            weights_step = loop.progress.best_step or loop.progress.step
+            replace_json(self.directory / "eval.json", {"split": "test", "step": weights_step, **result})
+            table = predictions_table(labels, predictions, self.label_names)
+            replace_file(self.directory / "predictions.tsv", table.encode())
+            run.recorder.record("eval", stage=self.name, split="test", step=weights_step, metrics=scores, best=False)
+        return scores
+
+
+def _labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+    if labels is None:
+        raise DataError("the split to evaluate has no labels", "name the label column in data.columns")
+    return labels[rows]
+
+
+def _numpy_dtype(parameter: paddle.Tensor) -> str:
+    """Type to set a parameter from: its own, or float32 for types NumPy lacks (Paddle casts)."""
+    name = str(parameter.dtype).removeprefix("paddle.")
+    return name if name in ("float16", "float32", "float64") else "float32"

@@ -1,0 +1,123 @@
+"""What every rank runs, started by `paddle.distributed.launch`: all unfinished stages of a run, one after the other.
+
+    worker.py --run-dir R --attempt-dir R/attempts/000 --node 0 --stages pretrain,finetune [--resume-from CHECKPOINT]
+
+Records, heartbeat and errors go to files of the attempt (engine/records.py). Exit codes: configs/errors.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from configs.errors import DataError, Exit
+from configs.loader import load_resolved
+from trainers.engine.records import Recorder
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--attempt-dir", type=Path, required=True)
+    parser.add_argument("--node", type=int, required=True)
+    parser.add_argument("--stages", required=True, help="comma-separated, in order")
+    parser.add_argument("--resume-from", type=Path, help="a checkpoint directory of the first unfinished stage")
+    return parser.parse_args()
+
+
+class StopFlag:
+    """Set by a signal to this rank or by the node's stop file; read at every step."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._signalled = False
+
+    def install(self) -> None:
+        """Catch the stop signals. To be called after Paddle is imported: it installs handlers of its own."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+
+    def __call__(self) -> bool:
+        return self._signalled or self._recorder.stop_requested()
+
+
+def read_prepared(run_dir: Path) -> dict[str, Any]:
+    """prepared.json of a run. Raises DataError when it is missing or damaged."""
+    path = run_dir / "prepared.json"
+    try:
+        prepared: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read: {error}", "run ./run.sh train again: it prepares the data first"
+        ) from error
+    return prepared
+
+
+def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
+    """Run the stages; returns the exit code."""
+    import paddle
+
+    from trainers.engine.amp import choose_policy, device_capability
+    from trainers.engine.loop import Preempted
+    from trainers.engine.ranks import join_ranks
+    from trainers.stage import Run, StageRunner
+
+    stop = StopFlag(recorder)
+    stop.install()
+    recorder.enter("rendezvous")
+    config = load_resolved(arguments.run_dir / "config.yaml")
+    ranks = join_ranks()
+    policy = choose_policy(config.amp, ranks.is_gpu, device_capability(ranks.is_gpu))
+    recorder.record(
+        "device",
+        device=ranks.device,
+        name=paddle.device.cuda.get_device_name() if ranks.is_gpu else "CPU",
+        world_size=ranks.world_size,
+        threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        amp=policy.reason,
+    )
+    prepared = read_prepared(arguments.run_dir)
+    run = Run(arguments.run_dir, config, prepared, ranks, policy, recorder, stop, arguments.resume_from)
+    try:
+        for name in arguments.stages.split(","):
+            StageRunner(run, name).run()
+            gc.collect()
+    except Preempted:
+        recorder.record(
+            "stage_end", stage=recorder.stage, step=recorder.step, reason="stopped", seconds=0.0, metrics={}
+        )
+        return Exit.PREEMPTED
+    recorder.enter("done")
+    return Exit.DONE
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    os.umask(0o077)
+    recorder = Recorder(arguments.attempt_dir, arguments.node, int(os.environ.get("PADDLE_TRAINER_ID", "0")))
+    try:
+        return train(arguments, recorder)
+    except BaseException as error:
+        traceback.print_exc()
+        return recorder.failure(error)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without Python's and Paddle's own shutdown, which can wait for peers that have failed.
+    os._exit(code)
