@@ -30,9 +30,7 @@ class BatchPlan:
         even = min(self.per_rank) == max(self.per_rank)
         if even and self.per_rank[0] == self.micro_batch * self.accumulation:
             return f"{self.micro_batch} sequences x {ranks} x {self.accumulation} accumulation = {self.batch} per step"
-        shares = (
-            f"{self.per_rank[0]} sequences x {ranks}" if even else f"{_shares(self.per_rank)} over {ranks}"
-        )
+        shares = f"{self.per_rank[0]} sequences x {ranks}" if even else f"{_shares(self.per_rank)} over {ranks}"
         steps = (
             "1 accumulation"
             if self.accumulation == 1

@@ -77,9 +77,7 @@ def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half:
     return math.ceil(sequences * length * (per_token + length * per_pair))
 
 
-def activation_bytes(
-    model: ModelFacts, stage: PretrainStage | FinetuneStage, sequences: int, half: bool
-) -> int:
+def activation_bytes(model: ModelFacts, stage: PretrainStage | FinetuneStage, sequences: int, half: bool) -> int:
     """Bytes of all blocks, and in pre-training of the logits at the masked positions (logits, probabilities, gradient in float32)."""
     total = model.num_layers * block_activation_bytes(model, sequences, stage.max_length, half)
     if isinstance(stage, PretrainStage):

@@ -132,9 +132,7 @@ def list_gpus() -> tuple[Gpu, ...]:
         return ()
     query = [program, "--query-gpu=index,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True
-        )
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
     return parse_gpus(answer.stdout)

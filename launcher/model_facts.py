@@ -85,7 +85,5 @@ def _from_config(name: str, config: Mapping[str, Any], source: str) -> ModelFact
         return None
     layers, hidden, intermediate, heads, vocab = (int(config[key]) for key in keys)
     positions = int(config.get("max_position_embeddings") or 512)
-    total = count_parameters(
-        layers, hidden, intermediate, vocab, positions, int(config.get("type_vocab_size") or 2)
-    )
+    total = count_parameters(layers, hidden, intermediate, vocab, positions, int(config.get("type_vocab_size") or 2))
     return ModelFacts(name, layers, hidden, intermediate, heads, vocab, total, source)

@@ -110,9 +110,7 @@ class Plan:
     def endpoints(self) -> tuple[str, ...]:
         """`host:port` of every rank, in rank order."""
         first = self.launch.start_port
-        return tuple(
-            f"{node.host}:{first + local}" for node in self.launch.nodes for local in range(node.nproc)
-        )
+        return tuple(f"{node.host}:{first + local}" for node in self.launch.nodes for local in range(node.nproc))
 
     def to_json(self) -> dict[str, Any]:
         """The whole plan as JSON values, secrets masked."""
@@ -168,7 +166,7 @@ def _make_launch(config: Config, topology: Topology, facts: Facts, task: Task, t
     if facts.cpu_vendor == "AuthenticAMD" and not topology.gpus:
         # Paddle's CPU wheel carries an MKL that takes a slow path on AMD unless told otherwise
         extra = {"MKL_DEBUG_CPU_TYPE": facts.environment.get("MKL_DEBUG_CPU_TYPE", "5"), **extra}
-    resume = ("--resume", task.resume_from) if task.resume_from else ()
+    resume = ("--resume-from", task.resume_from) if task.resume_from else ()
     return LaunchSpec(
         root=task.root,
         python=task.python,
@@ -179,9 +177,7 @@ def _make_launch(config: Config, topology: Topology, facts: Facts, task: Task, t
         prepare_argv=(task.python, "-m", PREPARE_MODULE, "--run-dir", task.run_dir),
         prepare_env_names=(*PROXY_NAMES, *DOWNLOAD_SECRETS),
         start_port=facts.start_port,
-        bounds=Bounds(
-            startup_timeout_s=config.launch.startup_timeout_s, stop_grace_s=config.launch.stop_grace_s
-        ),
+        bounds=Bounds(startup_timeout_s=config.launch.startup_timeout_s, stop_grace_s=config.launch.stop_grace_s),
     )
 
 
@@ -243,9 +239,7 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         max_length=stage.max_length,
         evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else "",
         rates=rates,
-        memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu)
-        if model
-        else None,
+        memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu) if model else None,
         disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
     )
 
@@ -259,11 +253,7 @@ def _warmup_text(warmup: int | float, steps: int | None) -> str:
 
 def _evaluation_text(stage: FinetuneStage) -> str:
     when = "every epoch" if stage.evaluate_every == "epoch" else f"every {stage.evaluate_every:,} steps"
-    stop = (
-        f", early stopping after {stage.early_stopping.patience} without improvement"
-        if stage.early_stopping
-        else ""
-    )
+    stop = f", early stopping after {stage.early_stopping.patience} without improvement" if stage.early_stopping else ""
     return f"{when}, best by {stage.best_metric}{stop}"
 
 

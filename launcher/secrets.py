@@ -17,6 +17,4 @@ def is_secret(name: str) -> bool:
 
 def mask(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment with the values of secrets, and logins inside URLs, replaced by asterisks."""
-    return {
-        name: MASK if is_secret(name) else _URL_LOGIN.sub(MASK, value) for name, value in environment.items()
-    }
+    return {name: MASK if is_secret(name) else _URL_LOGIN.sub(MASK, value) for name, value in environment.items()}

@@ -56,9 +56,7 @@ def local_topology(
     return Topology((shape,), used, note)
 
 
-def _choose_gpus(
-    devices: str | None, gpus: tuple[Gpu, ...], environment: Mapping[str, str]
-) -> tuple[Gpu, ...]:
+def _choose_gpus(devices: str | None, gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
     source = "--devices"
     if devices is None:
         devices, source = environment.get("CUDA_VISIBLE_DEVICES"), "CUDA_VISIBLE_DEVICES"

@@ -47,9 +47,7 @@ def _describe_progress(
 ) -> tuple[list[str], Thinning]:
     key = f"{kind}:{body.get('stage', '')}{body.get('what', '')}{body.get('label', '')}"
     last_of_all = (
-        body.get("step") == body.get("total_steps")
-        if kind == "progress"
-        else body.get("done") == body.get("total")
+        body.get("step") == body.get("total_steps") if kind == "progress" else body.get("done") == body.get("total")
     )
     if body.get("what") == "done" or not (last_of_all or thinning.due(key, now)):
         return [], thinning
@@ -98,9 +96,7 @@ def _device(body: Metrics, state: RunView) -> list[str]:
         return []
     header = state.header
     ranks = text.plural(header.world_size, "rank")
-    return [
-        f"[run] {ranks} on {header.device}, {text.plural(header.threads, 'thread')} per rank, AMP {header.amp}"
-    ]
+    return [f"[run] {ranks} on {header.device}, {text.plural(header.threads, 'thread')} per rank, AMP {header.amp}"]
 
 
 def _stage_start(body: Metrics, state: RunView) -> list[str]:

@@ -48,11 +48,5 @@ def joined(pairs: list[Pair]) -> str:
     return ", ".join(f"{label} {value}" for label, value in pairs)
 
 
-def _pairs(
-    record: Mapping[str, Any], shown: tuple[tuple[str, str, Callable[[float], str]], ...]
-) -> list[Pair]:
-    return [
-        (label, write(record[key]))
-        for key, label, write in shown
-        if isinstance(record.get(key), (int, float))
-    ]
+def _pairs(record: Mapping[str, Any], shown: tuple[tuple[str, str, Callable[[float], str]], ...]) -> list[Pair]:
+    return [(label, write(record[key])) for key, label, write in shown if isinstance(record.get(key), (int, float))]

@@ -68,8 +68,9 @@ class ScreenObserver:
         self._live.update(self._render(), refresh=True)
 
     def close(self) -> None:
-        """Leaves the alternate screen."""
+        """Leaves the alternate screen; what became of the stages stays on the ordinary one."""
         self._live.stop()
+        self._console.print(screen.final(self.state, self._clock(), self._console.width, self._ascii))
 
     def _render(self) -> RenderableType:
         width, height = self._console.size

@@ -112,9 +112,7 @@ def _need_rows(plan: Plan) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for stage in plan.stages:
         rows.append((f"memory, {stage.name}", _memory_text(stage.memory)))
-    rows.append(
-        ("memory free", text.size(plan.memory_available_bytes) if plan.memory_available_bytes else "unknown")
-    )
+    rows.append(("memory free", text.size(plan.memory_available_bytes) if plan.memory_available_bytes else "unknown"))
     for stage in plan.stages:
         rows.append((f"disk, {stage.name}", _disk_text(stage.disk)))
     rows.append(("disk free", text.size(plan.disk_free_bytes) if plan.disk_free_bytes else "unknown"))
@@ -155,9 +153,7 @@ def _processes(plan: Plan) -> RenderableType:
             _command(spec.argv),
         ]
     parts.append(Text("  environment (secrets masked):"))
-    parts.append(
-        _pairs((f"  {name}", value) for name, value in sorted(secrets.mask(plan.launch.env).items()))
-    )
+    parts.append(_pairs((f"  {name}", value) for name, value in sorted(secrets.mask(plan.launch.env).items())))
     return Group(*parts)
 
 

@@ -57,6 +57,13 @@ def render(state: RunView, now: float, width: int, height: int, ascii_only: bool
     return Group(*top, _rule(glyphs), *details, _rule(glyphs), ranks, *footer)
 
 
+def final(state: RunView, now: float, width: int, ascii_only: bool = False) -> RenderableType:
+    """What stays on the terminal after the end: the header, every stage and the newest messages."""
+    glyphs = ASCII if ascii_only else Glyphs()
+    stages = [_stage_row(stage, now, width, glyphs) for stage in state.stages]
+    return Group(*_header(state, now, glyphs), _rule(glyphs), *stages, *_messages(state, max_rows=6))
+
+
 def _line(line: Text) -> Text:
     line.no_wrap, line.overflow = True, "crop"
     return line
@@ -79,9 +86,7 @@ def _header(state: RunView, now: float, glyphs: Glyphs) -> list[RenderableType]:
         f"  {text.duration(now - state.started)}",
     )
     title.add_row(name, right)
-    ranks = text.plural(header.world_size, "rank") + (
-        f" on {header.num_nodes} nodes" if header.num_nodes > 1 else ""
-    )
+    ranks = text.plural(header.world_size, "rank") + (f" on {header.num_nodes} nodes" if header.num_nodes > 1 else "")
     threads = f"{text.plural(header.threads, 'thread')} per rank"
     parts = [header.model, f"{ranks}, {threads}", header.device, f"AMP {header.amp}" if header.amp else ""]
     return [title, _line(Text(glyphs.separator.join(part for part in parts if part)))]
@@ -91,9 +96,7 @@ def _visible_stages(stages: tuple[StageView, ...], max_rows: int) -> tuple[Stage
     """All stages, or the window around the running one when there are too many for the terminal."""
     if len(stages) <= max_rows:
         return stages
-    current = next(
-        (i for i, stage in enumerate(stages) if stage.status in ("running", "pending")), len(stages) - 1
-    )
+    current = next((i for i, stage in enumerate(stages) if stage.status in ("running", "pending")), len(stages) - 1)
     first = max(0, min(current - 1, len(stages) - max_rows))
     return stages[first : first + max_rows]
 
@@ -157,11 +160,7 @@ def _details(state: RunView, width: int) -> list[RenderableType]:
             if entry:
                 figures = metrics.joined(metrics.evaluation_pairs(entry))
                 lines.append(
-                    _line(
-                        Text.assemble(
-                            (f"{label} ", "dim"), f"{entry['split']} at step {entry['step']:,}: {figures}"
-                        )
-                    )
+                    _line(Text.assemble((f"{label} ", "dim"), f"{entry['split']} at step {entry['step']:,}: {figures}"))
                 )
         if stage.checkpoint is not None:
             lines.append(_line(Text.assemble(("saved ", "dim"), f"step {stage.checkpoint:,}")))
@@ -205,11 +204,7 @@ def _rank_table(state: RunView, now: float, width: int, max_rows: int) -> Render
         table.add_column(column, no_wrap=True)
     for column in ("step", "heartbeat", "memory") if width >= 50 else ("step",):
         table.add_column(column, justify="right", no_wrap=True)
-    shown = (
-        ranks
-        if len(ranks) <= max_rows
-        else sorted(ranks, key=lambda view: _worst_first(view, now))[: max_rows - 1]
-    )
+    shown = ranks if len(ranks) <= max_rows else sorted(ranks, key=lambda view: _worst_first(view, now))[: max_rows - 1]
     for view in shown:
         cells = _rank_cells(view, now)
         table.add_row(*(cells if width >= 50 else cells[:4]))
@@ -253,11 +248,7 @@ def _messages(state: RunView, max_rows: int) -> list[RenderableType]:
         label = f"{level}: " if level != "info" else ""
         stamp = (f"+{text.duration(when - state.started)} ", "dim")
         lines.append(
-            _line(
-                Text.assemble(
-                    stamp, (label + text.printable(message).replace("\n", " "), styles.get(level, ""))
-                )
-            )
+            _line(Text.assemble(stamp, (label + text.printable(message).replace("\n", " "), styles.get(level, ""))))
         )
     return lines
 

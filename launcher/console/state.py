@@ -171,9 +171,7 @@ def _on_prepare(state: RunView, event: Event, now: float) -> RunView:
     if event.get("what") == "done":
         return replace(state, work=None)
     label = f"{event.get('what', 'prepare')} {event.get('label', '')}".strip()
-    return replace(
-        state, work=Work(label, event.get("done") or 0, event.get("total"), event.get("unit") or "")
-    )
+    return replace(state, work=Work(label, event.get("done") or 0, event.get("total"), event.get("unit") or ""))
 
 
 def _on_message(state: RunView, event: Event, now: float) -> RunView:

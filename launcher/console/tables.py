@@ -18,9 +18,7 @@ class Column:
     right: bool = False
 
 
-def make_table(
-    title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], ascii_only: bool = False
-) -> Table:
+def make_table(title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], ascii_only: bool = False) -> Table:
     """A plain table with a rule under its headings; cells are text, never markup."""
     table = Table(
         title=title or None,

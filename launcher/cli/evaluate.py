@@ -1,0 +1,24 @@
+"""`evaluate RUN`: scores of a finished stage on a split, anew."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from launcher.cli import options
+
+
+def evaluate(
+    run: options.RunArgument,
+    stage: options.StageOption = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="test|validation|train", help="Which rows to score.")
+    ] = "test",
+    runs_dir: options.RunsDirOption = None,
+) -> None:
+    """Score a trained model on a split again."""
+    from launcher.trained import run_module
+
+    chosen = ("--stage", stage) if stage else ()
+    raise typer.Exit(run_module("trainers.evaluate", run, runs_dir, (*chosen, "--split", split)))

@@ -1,0 +1,33 @@
+"""`plan CONFIG`: prints what `train` would run; starts nothing, writes nothing."""
+
+from __future__ import annotations
+
+from launcher.cli import options
+
+
+def plan(
+    config: options.ConfigArgument,
+    overrides: options.Overrides = None,
+    stage: options.StageOption = None,
+    nproc_per_node: options.NprocOption = None,
+    devices: options.DevicesOption = None,
+    resume: options.ResumeOption = "auto",
+    name: options.NameOption = None,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Print what `train` would run, and start nothing."""
+    from launcher.request import Request, resolve
+    from launcher.launching import check_continuation
+
+    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    prepared = resolve(request)
+    check_continuation(prepared)
+    if as_json:
+        import json
+
+        print(json.dumps(prepared.plan.to_json(), indent=2))
+        return
+    from launcher.console import output, plan_view
+
+    output.make_console().print(plan_view.render(prepared.plan))

@@ -1,0 +1,46 @@
+"""`predict RUN`: labels and probabilities for new texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.cli import options
+
+
+def predict(
+    run: options.RunArgument,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[FILE|-]", help="A file of texts, or - for stdin.", show_default=False)
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="T", help="One text.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="A file of texts, one per line.", show_default=False)
+    ] = None,
+    stage: options.StageOption = None,
+    runs_dir: options.RunsDirOption = None,
+) -> None:
+    """Print label and probability of texts: one text, a file, or stdin."""
+    from configs.errors import ConfigError
+    from launcher.trained import run_module
+
+    given = [value for value in (source, text, file) if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "predict: give exactly one of --text TEXT, a file, or - for stdin",
+            f'./run.sh predict {run} --text "What is the capital of France ?"',
+        )
+    chosen = ("--stage", stage) if stage else ()
+    if text is not None:
+        what: tuple[str, ...] = (f"--text={text}",)
+    elif source == "-":
+        what = ("-",)
+    else:
+        path = Path(source) if source is not None else file
+        assert path is not None
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file", f'./run.sh predict {run} --text "..." for one text')
+        what = ("--file", str(path.absolute()))
+    raise typer.Exit(run_module("trainers.predict", run, runs_dir, (*chosen, *what)))

@@ -1,0 +1,26 @@
+"""`train CONFIG`: runs the stages of a config, or goes on where its run stopped."""
+
+from __future__ import annotations
+
+import typer
+
+from launcher.cli import options
+
+
+def train(
+    config: options.ConfigArgument,
+    overrides: options.Overrides = None,
+    stage: options.StageOption = None,
+    nproc_per_node: options.NprocOption = None,
+    devices: options.DevicesOption = None,
+    resume: options.ResumeOption = "auto",
+    name: options.NameOption = None,
+    runs_dir: options.RunsDirOption = None,
+) -> None:
+    """Run the stages of a config; go on where this run stopped."""
+    from launcher.cli.results import show_results
+    from launcher.request import Request, resolve
+    from launcher.launching import run_session
+
+    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    raise typer.Exit(run_session(resolve(request), show_results))

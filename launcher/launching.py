@@ -1,0 +1,149 @@
+"""One launch of a run, from the request to the exit code: run directory, supervisor, console, results."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from cluster.local import LocalTransport
+from configs.errors import CannotWriteError, ConfigError, Exit
+from configs.loader import dump_resolved, load_resolved
+from launcher import continuation, versions
+from launcher.batches import StepPlan
+from launcher.console import ending, state
+from launcher.console.observer import make_observer
+from launcher.files import read_json_object, write_atomic, write_json
+from launcher.plan import Plan
+from launcher.places import ROOT
+from launcher.protocol import Outcome
+from launcher.request import Prepared
+from launcher.rundir import RunDirectory, writing
+from launcher.supervisor import supervise
+
+ShowResults = Callable[[Prepared], None]
+
+
+def run_session(prepared: Prepared, show_results: ShowResults) -> int:
+    """Starts or continues the run and watches it to its end. Returns the exit code; raises UserError before anything starts."""
+    check_continuation(prepared)
+    if is_finished(prepared):
+        ending.write_lines([ending.finished_before_line(prepared.config.name)])
+        show_results(prepared)
+        return int(Exit.DONE)
+    check_disk(prepared.plan)
+    run = RunDirectory.create(prepared.run.path.parent, prepared.config.name)
+    with run.lock() as note:
+        notes = [text for text in (note, *start_notes(prepared)) if text]
+        write_run_files(prepared, run)
+        outcome, view = _supervised(prepared, run, notes)
+    ending.print_outcome(prepared.config.name, outcome, view)
+    if outcome.state == "finished":
+        show_results(prepared)
+    return outcome.exit_code
+
+
+def check_continuation(prepared: Prepared) -> None:
+    """Refuses to go on with a run that the request does not fit. Raises ConfigError; deletes nothing, ever."""
+    if not prepared.started_before:
+        return
+    name = prepared.config.name
+    if prepared.request.resume == "never":
+        raise ConfigError(
+            f"run '{name}' is there already, and --resume never starts only new runs",
+            f"choose another name: --name {name}-2, or go on with this one: ./run.sh resume {name}",
+        )
+    if prepared.run.config.is_file():
+        continuation.refuse_changes(name, load_resolved(prepared.run.config), prepared.config)
+
+
+def is_finished(prepared: Prepared) -> bool:
+    """Every stage that was asked for is finished, and no older checkpoint was asked for."""
+    stages = tuple(stage.name for stage in prepared.plan.stages)
+    automatic = prepared.request.resume == "auto"
+    return automatic and continuation.finished_stages(prepared.run.path, stages) == stages
+
+
+def check_disk(plan: Plan) -> None:
+    """Raises CannotWriteError when not even two checkpoints fit."""
+    sizes = [stage.disk.checkpoint for stage in plan.stages if stage.disk]
+    needed = 2 * max(sizes, default=0)
+    if plan.disk_free_bytes and plan.disk_free_bytes < needed:
+        raise CannotWriteError(
+            f"{plan.run_dir}: {plan.disk_free_bytes / 1e9:.1f} GB is free, two checkpoints need {needed / 1e9:.1f} GB",
+            "free space or choose another --runs-dir",
+        )
+
+
+def start_notes(prepared: Prepared) -> list[str]:
+    """What differs from the run's earlier launches, and the plan's warnings."""
+    notes = list(prepared.plan.warnings)
+    earlier, plan = prepared.earlier, prepared.plan
+    ranks = earlier.get("world_size")
+    if isinstance(ranks, int) and ranks != plan.world_size:
+        notes.append(
+            f"{plan.world_size} ranks instead of {ranks}: the same samples in the same order, but not the same last bits"
+        )
+    recorded = read_json_object(prepared.run.versions) if prepared.started_before else None
+    if recorded:
+        changed = versions.differences(recorded, versions.collect(ROOT, plan.threads_per_rank, plan.world_size))
+        if changed:
+            notes.append(f"versions have changed since this run began: {', '.join(changed)}")
+    return notes
+
+
+def write_run_files(prepared: Prepared, run: RunDirectory) -> None:
+    """config.yaml, plan.json and versions.json; those of a run's first launch keep its config and versions. Raises CannotWriteError."""
+    plan = prepared.plan
+    with writing(run.path):
+        if not prepared.started_before:
+            write_atomic(run.config, dump_resolved(prepared.resolved).encode())
+            write_json(run.versions, versions.collect(ROOT, plan.threads_per_rank, plan.world_size))
+        elif prepared.resolved.provenance:
+            write_atomic(run.config, dump_resolved(prepared.resolved).encode())
+        write_json(run.plan, plan.to_json())
+
+
+def _supervised(prepared: Prepared, run: RunDirectory, notes: list[str]) -> tuple[Outcome, state.RunView]:
+    observer = make_observer(first_view(prepared))
+    for note in notes:
+        observer.on_event({"type": "message", "level": "warning", "text": note})
+    try:
+        return supervise(prepared.plan.launch, run, observer, LocalTransport()), observer.state
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # the run's own end counts, whatever has become of the terminal
+            observer.close()
+
+
+def first_view(prepared: Prepared) -> state.RunView:
+    """What the console shows before the first event."""
+    plan = prepared.plan
+    done = continuation.finished_stages(prepared.run.path, tuple(stage.name for stage in plan.stages))
+    header = state.Header(
+        name=plan.name,
+        config=plan.config,
+        model=plan.model,
+        world_size=plan.world_size,
+        num_nodes=len(plan.launch.nodes),
+        device=plan.device,
+        threads=plan.threads_per_rank,
+        amp=plan.amp,
+    )
+    views = []
+    for stage in plan.stages:
+        view = state.StageView(stage.name, stage.task, batch=stage.batch.text, **_known_steps(stage.steps))
+        result = continuation.stage_result(prepared.run.path, stage.name) if stage.name in done else None
+        if result is not None:
+            step, seconds = int(result.get("step") or 0), float(result.get("seconds") or 0)
+            view = replace(view, status="done", step=step, seconds=seconds, metrics=result.get("metrics") or {})
+        views.append(view)
+    return state.start(header, tuple(views), time.time())
+
+
+def _known_steps(steps: StepPlan) -> dict[str, int]:
+    return {
+        "total_steps": steps.total_steps or 0,
+        "steps_per_epoch": steps.steps_per_epoch or 0,
+        "num_examples": steps.num_examples or 0,
+    }

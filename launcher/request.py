@@ -1,0 +1,141 @@
+"""From what a person asked for to a config, a topology and a plan; shared by plan, prepare, train, resume and quickstart."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from configs.errors import ConfigError
+from configs.loader import Resolved, load_config, load_resolved
+from configs.schema import Config, DataConfig
+from launcher import continuation, facts, model_facts, places
+from launcher.files import read_json_object
+from launcher.plan import Plan, Task, make_plan
+from launcher.rundir import RunDirectory, check_name
+from launcher.topology import Topology, local_topology
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of train and plan."""
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    stage: str | None = None
+    nproc: str | None = None
+    """`auto` or a number; None: as in the run's earlier launches, else auto."""
+    devices: str | None = None
+    resume: str = "auto"
+    name: str | None = None
+    runs_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with everything found out that can be before something is written."""
+
+    request: Request
+    resolved: Resolved
+    run: RunDirectory
+    plan: Plan
+    started_before: bool
+    earlier: dict[str, Any]
+    """plan.json of the run's earlier launch; empty for a new run."""
+
+    @property
+    def config(self) -> Config:
+        """The resolved config."""
+        return self.resolved.config
+
+
+def resolve(request: Request) -> Prepared:
+    """Loads the config, looks at the run of that name, and plans. Raises UserError; writes nothing."""
+    resolved = absolute(load_config(places.config_path(request.config), request.overrides, request.name))
+    label = places.shown(places.config_path(request.config).absolute())
+    return _prepare(request, resolved, label)
+
+
+def resolve_run(run: RunDirectory, request: Request) -> Prepared:
+    """The same for a run that is there, with the config that it has."""
+    if not run.config.is_file():
+        raise ConfigError(f"run '{run.path.name}': it has no config.yaml", "start it with ./run.sh train CONFIG")
+    return _prepare(request, Resolved(load_resolved(run.config), {}), places.shown(run.config))
+
+
+def _prepare(request: Request, resolved: Resolved, label: str) -> Prepared:
+    config = resolved.config
+    check_name(config.name)
+    run = RunDirectory(places.runs_dir(request.runs_dir) / config.name)
+    started = continuation.has_started(run)
+    earlier = read_json_object(run.plan) or {} if started else {}
+    stages = continuation.choose_stages(config, request.stage)
+    resume_from = ""
+    if request.resume not in ("auto", "never"):
+        checkpoint = Path(request.resume).expanduser().absolute()
+        first = continuation.checkpoint_stage(checkpoint, stages)
+        stages, resume_from = stages[stages.index(first) :], str(checkpoint)
+    else:
+        continuation.check_start(config, run.path, stages)
+    topology, known = _look_around(request, config, run, earlier)
+    task = Task(
+        root=str(places.ROOT),
+        python=sys.executable,
+        run_dir=str(run.path),
+        config_path=label,
+        stages=stages,
+        resume_from=resume_from,
+        threads=_earlier_threads(earlier, topology),
+    )
+    return Prepared(request, resolved, run, make_plan(config, topology, known, task), started, earlier)
+
+
+def _look_around(
+    request: Request, config: Config, run: RunDirectory, earlier: dict[str, Any]
+) -> tuple[Topology, facts.Facts]:
+    gpus = facts.list_gpus()
+    nproc = request.nproc or earlier.get("world_size") or "auto"
+    topology = local_topology(nproc, request.devices, gpus, facts.count_cores(), os.environ, LOOPBACK)
+    prepared = matching_prepared(config, run)
+    model = model_facts.from_prepared(prepared, model_facts.find_model(config.model))
+    known = facts.collect(run.path, topology.world_size, model, facts.prepared_stages(prepared), gpus)
+    return topology, known
+
+
+def matching_prepared(config: Config, run: RunDirectory) -> dict[str, Any] | None:
+    """prepared.json of the run, if the run has this very config; else None."""
+    try:
+        same = run.config.is_file() and not continuation.changed_keys(load_resolved(run.config), config)
+    except ConfigError:
+        return None
+    return read_json_object(run.prepared) if same else None
+
+
+def _earlier_threads(earlier: dict[str, Any], topology: Topology) -> int | None:
+    """Thread counts are kept at the same number of ranks: there, a continued run promises the same bits."""
+    threads = earlier.get("threads_per_rank")
+    return threads if isinstance(threads, int) and earlier.get("world_size") == topology.world_size else None
+
+
+def absolute(resolved: Resolved) -> Resolved:
+    """Paths in the config made absolute: the ranks have another working directory."""
+    config = resolved.config
+    stages = {
+        name: stage if stage.data is None else stage.model_copy(update={"data": _absolute_data(stage.data)})
+        for name, stage in config.stages.items()
+    }
+    model = config.model
+    if Path(model).expanduser().is_dir():
+        model = str(Path(model).expanduser().absolute())
+    changes = {"data": _absolute_data(config.data), "stages": stages, "model": model}
+    return replace(resolved, config=config.model_copy(update=changes))
+
+
+def _absolute_data(data: DataConfig) -> DataConfig:
+    if data.path is None:
+        return data
+    return data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
