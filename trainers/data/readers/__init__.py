@@ -1,0 +1,28 @@
+"""Readers of raw data sets: one module per format, opened by name."""
+
+from __future__ import annotations
+
+from configs.schema import DataConfig
+from trainers.data.download import Fetch
+from trainers.data.readers.ag_news import open_ag_news
+from trainers.data.readers.base import Dataset
+from trainers.data.readers.corpus import open_text_corpus
+from trainers.data.readers.imdb import open_imdb
+from trainers.data.readers.python_docs import open_python_docs
+from trainers.data.readers.tables import open_table
+from trainers.data.readers.trec import open_trec
+
+
+def open_dataset(data: DataConfig, fetch: Fetch) -> Dataset:
+    """The data set that `data` names: its files found (or downloaded by `fetch`), not yet read. DataError when something is missing."""
+    if data.dataset == "trec":
+        return open_trec(data.path, data.labels, fetch)
+    if data.dataset == "imdb":
+        return open_imdb(data.path, fetch)
+    if data.dataset == "ag_news":
+        return open_ag_news(data.path, fetch)
+    if data.dataset == "python_docs":
+        return open_python_docs(data.path)
+    if data.dataset == "text":
+        return open_text_corpus(data)
+    return open_table(data)

