@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import groupby
 
-from configs.schema import StageBase
+from configs.schema import PretrainStage, StageBase
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,9 @@ class BatchPlan:
         if even and self.per_rank[0] == self.micro_batch * self.accumulation:
             return f"{self.micro_batch} sequences x {ranks} x {self.accumulation} accumulation = {self.batch} per step"
         shares = f"{self.per_rank[0]} sequences x {ranks}" if even else f"{_shares(self.per_rank)} over {ranks}"
-        steps = (
-            "1 accumulation"
-            if self.accumulation == 1
-            else f"{self.accumulation} accumulation of at most {self.micro_batch}"
-        )
+        steps = "1 accumulation"
+        if self.accumulation > 1:
+            steps = f"{self.accumulation} accumulations of at most {self.micro_batch}"
         return f"{shares}, {steps} = {self.batch} per step"
 
 
@@ -52,7 +50,7 @@ def divide_batch(batch: int, world_size: int, micro_batch: int | None) -> BatchP
     per_rank = tuple(share + 1 if rank < rest else share for rank in range(world_size))
     largest = per_rank[0]
     accumulation = math.ceil(largest / micro_batch) if micro_batch else 1
-    return BatchPlan(batch, per_rank, accumulation, math.ceil(largest / accumulation))
+    return BatchPlan(batch, per_rank, accumulation, min(micro_batch or largest, largest))
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,15 @@ class StepPlan:
 
 
 def count_steps(stage: StageBase, num_examples: int | None) -> StepPlan:
-    """Steps of a stage over `num_examples` examples per epoch: the last batch of an epoch may be smaller.
+    """Steps of a stage over `num_examples` examples per epoch.
 
-    A warm-up below 1 is a proportion: floor(proportion x total steps).
+    Fine-tuning uses every example, so that an epoch's last batch may be smaller; pre-training, whose instances are drawn anew each
+    epoch, takes whole batches. A warm-up below 1 is a proportion: floor(proportion x total steps).
     """
-    per_epoch = math.ceil(num_examples / stage.batch) if num_examples else None
+    per_epoch = None
+    if num_examples:
+        whole = isinstance(stage, PretrainStage)
+        per_epoch = max(1, num_examples // stage.batch) if whole else math.ceil(num_examples / stage.batch)
     total = stage.max_steps
     if total is None and per_epoch is not None and stage.epochs is not None:
         total = stage.epochs * per_epoch
@@ -91,6 +93,9 @@ class RateGroup:
 
 
 def layer_rates(lr: float, decay: float, num_layers: int) -> tuple[RateGroup, ...]:
-    """Layer-wise learning rates: block i of N gets lr * decay^(N-1-i); embeddings, pooler and classifier keep lr (Sun et al. 2019, 5.3.3)."""
+    """Layer-wise learning rates (Sun et al. 2019, section 5.3.3).
+
+    Block i of N gets lr * decay^(N-1-i); embeddings, pooler and classifier keep lr.
+    """
     blocks = (RateGroup(f"block {i}", lr * decay ** (num_layers - 1 - i)) for i in range(num_layers))
     return (RateGroup("embeddings", lr), *blocks, RateGroup("pooler, classifier", lr))

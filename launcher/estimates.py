@@ -67,8 +67,8 @@ def head_parameters(model: ModelFacts, stage: PretrainStage | FinetuneStage, num
 def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half: bool) -> int:
     """Bytes that one encoder block keeps for its backward pass.
 
-    Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) counts, per token: 5 vectors of h in attention, 2 in the LayerNorms, 1 + 2 i/h in the
-    feed-forward part, plus two dropout masks of one byte; and per head and token pair two numbers and a mask byte.
+    Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) counts, per token: 5 vectors of h in attention, 2 in the LayerNorms, 1 + 2 i/h
+    in the feed-forward part, plus two dropout masks of one byte; and per head and token pair two numbers and a mask byte.
     """
     width = 2 if half else FLOAT32_BYTES
     vectors = 8 + 2 * model.intermediate_size / model.hidden_size

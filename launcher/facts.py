@@ -1,7 +1,7 @@
 """What this machine, the model and the prepared data are: everything that the plan needs and cannot decide by itself.
 
-Collected once, then handed to `launcher.plan.make_plan`, which is pure. Nothing here imports Paddle: GPUs are asked of nvidia-smi, model sizes of
-config.json, package versions of their metadata.
+Collected once, then handed to `launcher.plan.make_plan`, which is pure. Nothing here imports Paddle: GPUs are asked of nvidia-smi, model
+sizes of config.json.
 """
 
 from __future__ import annotations

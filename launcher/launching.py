@@ -11,12 +11,11 @@ from cluster.local import LocalTransport
 from configs.errors import CannotWriteError, ConfigError, Exit
 from configs.loader import dump_resolved, load_resolved
 from launcher import continuation, versions
-from launcher.batches import StepPlan
 from launcher.console import ending, state
 from launcher.console.observer import make_observer
 from launcher.files import read_json_object, write_atomic, write_json
-from launcher.plan import Plan
 from launcher.places import ROOT
+from launcher.plan import Plan, StagePlan
 from launcher.protocol import Outcome
 from launcher.request import Prepared
 from launcher.rundir import RunDirectory, writing
@@ -130,20 +129,22 @@ def first_view(prepared: Prepared) -> state.RunView:
         threads=plan.threads_per_rank,
         amp=plan.amp,
     )
-    views = []
-    for stage in plan.stages:
-        view = state.StageView(stage.name, stage.task, batch=stage.batch.text, **_known_steps(stage.steps))
-        result = continuation.stage_result(prepared.run.path, stage.name) if stage.name in done else None
-        if result is not None:
-            step, seconds = int(result.get("step") or 0), float(result.get("seconds") or 0)
-            view = replace(view, status="done", step=step, seconds=seconds, metrics=result.get("metrics") or {})
-        views.append(view)
-    return state.start(header, tuple(views), time.time())
+    views = tuple(_stage_view(prepared, stage, finished=stage.name in done) for stage in plan.stages)
+    return state.start(header, views, time.time())
 
 
-def _known_steps(steps: StepPlan) -> dict[str, int]:
-    return {
-        "total_steps": steps.total_steps or 0,
-        "steps_per_epoch": steps.steps_per_epoch or 0,
-        "num_examples": steps.num_examples or 0,
-    }
+def _stage_view(prepared: Prepared, stage: StagePlan, finished: bool) -> state.StageView:
+    steps = stage.steps
+    view = state.StageView(
+        stage.name,
+        stage.task,
+        batch=stage.batch.text,
+        total_steps=steps.total_steps or 0,
+        steps_per_epoch=steps.steps_per_epoch or 0,
+        num_examples=steps.num_examples or 0,
+    )
+    result = continuation.stage_result(prepared.run.path, stage.name) if finished else None
+    if result is None:
+        return view
+    step, seconds = int(result.get("step") or 0), float(result.get("seconds") or 0)
+    return replace(view, status="done", step=step, seconds=seconds, metrics=result.get("metrics") or {})

@@ -275,21 +275,27 @@ def _warnings(plan: Plan, topology: Topology) -> tuple[str, ...]:
         found.append(
             f"stages {', '.join(idle)}: the batch is smaller than the number of ranks; some ranks have nothing to do"
         )
-    needed = plan.memory_per_rank_bytes
-    if needed is not None and not plan.gpus and plan.memory_available_bytes:
-        total = needed * max(node.nproc for node in topology.nodes)
-        if total > plan.memory_available_bytes:
-            found.append(
-                f"memory: the ranks need about {total / 1e9:.1f} GB, {plan.memory_available_bytes / 1e9:.1f} GB is free; set micro_batch lower"
-            )
-    for gpu in plan.gpus:
-        if needed is not None and needed > gpu.memory_bytes:
-            found.append(
-                f"memory: about {needed / 1e9:.1f} GB per rank, GPU {gpu.index} has {gpu.memory_bytes / 1e9:.1f} GB; set micro_batch lower"
-            )
-    disk = plan.disk_bytes
-    if disk is not None and plan.disk_free_bytes and disk > plan.disk_free_bytes:
-        found.append(
-            f"disk: checkpoints need up to {disk / 1e9:.1f} GB, {plan.disk_free_bytes / 1e9:.1f} GB is free at {plan.run_dir}"
-        )
+    found += _memory_warnings(plan, max(node.nproc for node in topology.nodes))
+    disk, free = plan.disk_bytes, plan.disk_free_bytes
+    if disk is not None and free and disk > free:
+        found.append(f"disk: checkpoints need up to {disk / 1e9:.1f} GB, {free / 1e9:.1f} GB is free at {plan.run_dir}")
     return tuple(found)
+
+
+def _memory_warnings(plan: Plan, ranks_per_node: int) -> list[str]:
+    needed, free, advice = plan.memory_per_rank_bytes, plan.memory_available_bytes, "set micro_batch lower"
+    if needed is None:
+        return []
+    if not plan.gpus:
+        total = needed * ranks_per_node
+        short = bool(free) and total > free
+        return (
+            [f"memory: the ranks need about {total / 1e9:.1f} GB, {free / 1e9:.1f} GB is free; {advice}"]
+            if short
+            else []
+        )
+    return [
+        f"memory: about {needed / 1e9:.1f} GB per rank, GPU {gpu.index} has {gpu.memory_bytes / 1e9:.1f} GB; {advice}"
+        for gpu in plan.gpus
+        if needed > gpu.memory_bytes
+    ]

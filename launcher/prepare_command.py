@@ -56,7 +56,7 @@ def _run(prepared: Prepared, log: Path, observer: Observer) -> tuple[int, Mappin
             cwd=launch.root,
             env=prepare_environment(os.environ, launch.env, launch.prepare_env_names),
             start_new_session=True,
-            preexec_fn=dies_with_me(),
+            preexec_fn=dies_with_me(),  # noqa: PLW1509 - this process has one thread
         )
     finally:
         os.close(handle)
@@ -69,7 +69,8 @@ def _run(prepared: Prepared, log: Path, observer: Observer) -> tuple[int, Mappin
 
 def _forward(child: subprocess.Popen[bytes], observer: Observer) -> Mapping[str, Any]:
     """Passes events to the observer until the command has ended; returns its last error event."""
-    assert child.stdout is not None
+    if child.stdout is None:
+        raise ValueError("the command's stdout is no pipe")
     lines = LineReader(child.stdout.fileno())
     error: Mapping[str, Any] = {}
     while not lines.eof:

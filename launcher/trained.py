@@ -23,4 +23,4 @@ def run_module(module: str, run: str, runs_dir: Path | None, arguments: tuple[st
     command = [sys.executable, "-m", module, "--run-dir", str(directory.path), *arguments]
     environment = rank_environment(os.environ, config.launch.env, str(places.ROOT), facts.count_cores())
     sys.stdout.flush()
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, environment)  # noqa: S606 - an argv list on purpose, no shell

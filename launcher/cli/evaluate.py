@@ -15,10 +15,11 @@ def evaluate(
     split: Annotated[
         str, typer.Option("--split", metavar="test|validation|train", help="Which rows to score.")
     ] = "test",
+    as_json: options.JsonOption = False,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
     """Score a trained model on a split again."""
     from launcher.trained import run_module
 
-    chosen = ("--stage", stage) if stage else ()
+    chosen = (*(("--stage", stage) if stage else ()), *(("--json",) if as_json else ()))
     raise typer.Exit(run_module("trainers.evaluate", run, runs_dir, (*chosen, "--split", split)))

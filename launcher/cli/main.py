@@ -56,15 +56,15 @@ def _run(arguments: list[str]) -> int:
 
 def normalise(arguments: Sequence[str]) -> list[str]:
     """Option names with `_` written with `-`: `--nproc_per_node=2` is `--nproc-per-node=2`. Nothing after a `--` changes."""
-    changed = []
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            return [*changed, *arguments[position:]]
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            argument = name.replace("_", "-") + equals + value
-        changed.append(argument)
-    return changed
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [*map(_normalise_option, arguments[:end]), *arguments[end:]]
+
+
+def _normalise_option(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
 
 
 def _usage_error(error: Exception, command: str) -> UserError | None:

@@ -17,8 +17,8 @@ def plan(
     as_json: options.JsonOption = False,
 ) -> None:
     """Print what `train` would run, and start nothing."""
-    from launcher.request import Request, resolve
     from launcher.launching import check_continuation
+    from launcher.request import Request, resolve
 
     request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
     prepared = resolve(request)

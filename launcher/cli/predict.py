@@ -20,26 +20,26 @@ def predict(
         Path | None, typer.Option("--file", metavar="FILE", help="A file of texts, one per line.", show_default=False)
     ] = None,
     stage: options.StageOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines with the probability of every class.")] = False,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
     """Print label and probability of texts: one text, a file, or stdin."""
     from configs.errors import ConfigError
     from launcher.trained import run_module
 
-    given = [value for value in (source, text, file) if value is not None]
-    if len(given) != 1:
+    files = [value for value in (source, None if file is None else str(file)) if value is not None]
+    if len(files) + (text is not None) != 1:
         raise ConfigError(
             "predict: give exactly one of --text TEXT, a file, or - for stdin",
             f'./run.sh predict {run} --text "What is the capital of France ?"',
         )
-    chosen = ("--stage", stage) if stage else ()
+    chosen = (*(("--stage", stage) if stage else ()), *(("--json",) if as_json else ()))
     if text is not None:
         what: tuple[str, ...] = (f"--text={text}",)
-    elif source == "-":
-        what = ("-",)
+    elif files == ["-"]:
+        what = ("--file", "-")
     else:
-        path = Path(source) if source is not None else file
-        assert path is not None
+        path = Path(files[0])
         if not path.is_file():
             raise ConfigError(f"{path}: no such file", f'./run.sh predict {run} --text "..." for one text')
         what = ("--file", str(path.absolute()))

@@ -24,8 +24,8 @@ def quickstart(
     """Prepare, further pre-train, fine-tune and evaluate on 2 ranks, in minutes, on text that is already here."""
     from launcher.console.ending import write_lines
     from launcher.facts import count_cores
-    from launcher.request import Request, resolve
     from launcher.launching import run_session
+    from launcher.request import Request, resolve
 
     ranks = nproc_per_node
     if ranks is None:

@@ -16,9 +16,9 @@ def resume(
     """Go on with a run from its last checkpoint, with the config that it has."""
     from launcher import places
     from launcher.cli.results import show_results
+    from launcher.launching import run_session
     from launcher.request import Request, resolve_run
     from launcher.rundir import RunDirectory
-    from launcher.launching import run_session
 
     directory = RunDirectory.open(places.runs_dir(runs_dir), run)
     request = Request(str(directory.config), nproc=nproc_per_node, devices=devices, runs_dir=runs_dir)

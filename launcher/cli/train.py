@@ -19,8 +19,8 @@ def train(
 ) -> None:
     """Run the stages of a config; go on where this run stopped."""
     from launcher.cli.results import show_results
-    from launcher.request import Request, resolve
     from launcher.launching import run_session
+    from launcher.request import Request, resolve
 
     request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
     raise typer.Exit(run_session(resolve(request), show_results))

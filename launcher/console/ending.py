@@ -13,7 +13,7 @@ from launcher.protocol import Outcome, RootCause
 
 
 def outcome_lines(name: str, outcome: Outcome, last_step: int | None = None) -> list[str]:
-    """The end of the screen, line by line: for a failure the failing rank's own traceback comes first, one root cause, log, next command."""
+    """The end of the screen. For a failure: the failing rank's own traceback, one root cause, the log, the next command."""
     if outcome.state == "finished":
         return [f"run {name}: finished"]
     if outcome.state == "stopped":

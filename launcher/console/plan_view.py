@@ -137,7 +137,8 @@ def _memory_text(memory: MemoryEstimate | None) -> str:
 def _disk_text(disk: DiskEstimate | None) -> str:
     if disk is None:
         return UNKNOWN
-    return f"up to {text.size(disk.total)}: {disk.num_checkpoints} checkpoints of {text.size(disk.checkpoint)}, model {text.size(disk.model)}"
+    checkpoints = f"{disk.num_checkpoints} checkpoints of {text.size(disk.checkpoint)}"
+    return f"up to {text.size(disk.total)}: {checkpoints}, model {text.size(disk.model)}"
 
 
 def _processes(plan: Plan) -> RenderableType:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.console import metrics, text
-from launcher.console.state import RankView, RunView, StageView
+from launcher.console.state import RankView, RunView, StageView, Work
 
 MAX_RANK_ROWS = 16
 LATE_BEAT_S = 5.0
@@ -165,7 +165,7 @@ def _details(state: RunView, width: int) -> list[RenderableType]:
         if stage.checkpoint is not None:
             lines.append(_line(Text.assemble(("saved ", "dim"), f"step {stage.checkpoint:,}")))
     if state.work is not None:
-        lines.append(_work_row(state, width))
+        lines.append(_work_row(state.work, width))
     return lines or [_line(Text("starting" if state.ranks else "preparing", style="dim"))]
 
 
@@ -185,9 +185,7 @@ def _pack(pairs: list[metrics.Pair], width: int) -> list[Text]:
     return lines if pairs else []
 
 
-def _work_row(state: RunView, width: int) -> RenderableType:
-    work = state.work
-    assert work is not None
+def _work_row(work: Work, width: int) -> RenderableType:
     row = Table.grid(expand=True, padding=(0, 1))
     row.add_column(width=max(16, width // 3), no_wrap=True, overflow="crop")
     row.add_column(ratio=1)
