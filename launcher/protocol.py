@@ -61,10 +61,8 @@ class RootCause:
         where = [f"node {self.node}" if self.node is not None else "", f"rank {self.rank}" if self.rank is not None else ""]
         place = [" ".join(part for part in where if part)]
         place.append(f"stage {self.stage}" if self.stage else "")
-        if self.step is not None and self.stage:
-            place.append(f"step {self.step}")
-        elif self.phase:
-            place.append(f"during {self.phase}")
+        place.append(f"step {self.step}" if self.step and self.stage else "")
+        place.append(f"during {self.phase}" if self.phase and (self.phase != "step" or not self.step) else "")
         head = ", ".join(part for part in place if part)
         return f"{head}: {self.what}" if head else self.what
 

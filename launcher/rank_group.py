@@ -174,11 +174,11 @@ class RankGroup:
             self._session.kill_everything(self.known_processes())
 
     def _end(self, failure: NodeFailure | None) -> NodeEnd:
-        """Reads the last words, lets Paddle's launcher end, and sweeps."""
-        for _ in self.ranks:
-            self._poll()
+        """Reads the last words, lets Paddle's launcher end if all went well (else it takes seconds to stop what is gone), sweeps."""
+        self._poll()
         write_atomic(self._session.directory / RELEASE_FILE, b"")
-        deadline = time.monotonic() + LAUNCHER_EXIT_S
+        well = failure is None and all(rank.returncode == 0 for rank in self.ranks)
+        deadline = time.monotonic() + (LAUNCHER_EXIT_S if well else 0)
         while self._launcher is not None and self._launcher.poll() is None and time.monotonic() < deadline:
             self._session.listen(POLL_S)
         self._session.kill_everything(self.known_processes())

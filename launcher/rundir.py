@@ -239,9 +239,9 @@ def check_name(name: str) -> None:
 def make_private_directory(path: Path) -> None:
     """Makes the directory with its parents, 0700, or accepts one of this user's own that is no symbolic link. Raises CannotWriteError."""
     with writing(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        for folder in reversed((path, *path.parents)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
         info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no directory"
