@@ -28,23 +28,31 @@ def check(tree: Tree) -> tuple[Config | None, list[Fault]]:
     """The configuration, or every error line of it."""
     root = _with_tasks(tree.root)
     config, errors = _validate(root)
+    if config is not None:
+        faults = list(_problem_faults(tree, config, set()))
+        return (None if faults else config), faults
+    return None, _all_faults(tree, root, errors)
+
+
+def _all_faults(tree: Tree, root: dict[str, Any], errors: Mapping[KeyPath, str]) -> list[Fault]:
+    """The error lines of a faulty configuration: its errors, and what is wrong once those are replaced."""
+    from configs.unknown_keys import meant_key  # here and below: only a faulty file pays for the wording
+
     faults = _error_faults(tree, errors, root)
-    replaced = {*errors, *_meant_paths(errors, root)}
-    guessed = [path[:2] for path in errors if path[-1] == "task" and path[0] == "stages"]
-    rounds = 0
-    while config is None and rounds < MAX_ROUNDS:
+    unknown = [path for path, kind in errors.items() if kind == "extra_forbidden"]
+    # A misspelt key counts as given, so nobody is told that it is missing.
+    replaced = {*errors, *((*path[:-1], meant_key(path, root) or path[-1]) for path in unknown)}
+    guessed = [path[:2] for path in errors if path[0] == "stages" and path[-1] == "task"]
+    for _ in range(MAX_ROUNDS):
         for path in errors:
             _replace(root, path)
         config, errors = _validate(root)
-        late = {
-            path: kind for path, kind in errors.items() if path[:2] in guessed and kind != "extra_forbidden"
-        }
+        if config is not None:
+            return faults + list(_problem_faults(tree, config, replaced))
+        late = {path: kind for path, kind in errors.items() if path[:2] in guessed and kind != "extra_forbidden"}
         faults += _error_faults(tree, late, root)
         replaced |= set(errors)
-        rounds += 1
-    if config is not None:
-        faults += _problem_faults(tree, config, replaced)
-    return (None if faults else config), faults
+    return faults
 
 
 def _with_tasks(root: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,26 +122,15 @@ def _replace(root: dict[str, Any], path: KeyPath) -> None:
 
 
 def _guessed_task(stage: Mapping[str, Any]) -> str:
-    from configs.names import nearest  # only a faulty file pays for difflib
+    from configs.names import nearest
 
     only_pretrain = set(PretrainStage.model_fields) - set(StageBase.model_fields) - {"task"}
     guess = nearest(str(stage.get("task")), TASKS)
     return guess or ("pretrain" if only_pretrain & set(stage) else "finetune")
 
 
-def _meant_paths(errors: Mapping[KeyPath, str], root: Mapping[str, Any]) -> Iterator[KeyPath]:
-    """The keys that misspelt keys were meant to be: they count as given, so nobody is told that they are
-    missing."""
-    from configs.unknown_keys import meant_key  # only a faulty file pays for difflib
-
-    for path, kind in errors.items():
-        meant = meant_key(path, root) if kind == "extra_forbidden" else None
-        if meant:
-            yield (*path[:-1], meant)
-
-
 def _error_faults(tree: Tree, errors: Mapping[KeyPath, str], root: Mapping[str, Any]) -> list[Fault]:
-    from configs.messages import explain  # only a faulty file pays for the wording
+    from configs.messages import explain
 
     return [fault_at(tree, path, explain(tree, path, kind, root)) for path, kind in errors.items()]
 

@@ -124,16 +124,12 @@ def _bounds_of(item: Any) -> dict[str, Any]:
 
 def choices(annotation: Any) -> list[str]:
     """The words that a Literal in the annotation allows."""
-    return [
-        word for kind in kinds(annotation) if get_origin(kind.type) is Literal for word in get_args(kind.type)
-    ]
+    return [word for kind in kinds(annotation) if get_origin(kind.type) is Literal for word in get_args(kind.type)]
 
 
 def accepts(annotation: Any, type_: Any) -> bool:
     """Whether values of a type (str, int, None ...) are among the allowed kinds."""
-    return any(
-        kind.type is type_ or (type_ is None and kind.type is type(None)) for kind in kinds(annotation)
-    )
+    return any(kind.type is type_ or (type_ is None and kind.type is type(None)) for kind in kinds(annotation))
 
 
 def describe(annotation: Any) -> str:

@@ -74,11 +74,7 @@ def _optional_task(result: dict[str, Any]) -> None:
 def _without_titles(node: Any) -> Any:
     """pydantic's titles repeat the keys; editors show the descriptions instead."""
     if isinstance(node, dict):
-        return {
-            key: _without_titles(item)
-            for key, item in node.items()
-            if key != "title" or isinstance(item, dict)
-        }
+        return {key: _without_titles(item) for key, item in node.items() if key != "title" or isinstance(item, dict)}
     return [_without_titles(item) for item in node] if isinstance(node, list) else node
 
 

@@ -7,6 +7,7 @@ current directory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,9 +41,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), name: str | None = No
     config, more = check(tree)
     faults += more
     if config is None or faults:
-        raise _report(
-            faults, f"mend the file or the arguments, then look at the result: ./run.sh plan {file}"
-        )
+        raise _report(faults, f"mend the file or the arguments, then look at the result: ./run.sh plan {file}")
     provenance = {dotted(key): tree.provenance(key) for key, _ in leaves(config.model_dump())}
     return Resolved(config, provenance)
 
@@ -53,23 +52,17 @@ def load_resolved(path: Path) -> Config:
     faults = [fault_at(tree, fault.path, fault.message, line=fault.line) for fault in document.faults]
     config, more = check(tree)
     if config is None or faults:
-        raise _report(
-            faults + more, "this file is written by the launcher; start the run anew under another name"
-        )
+        raise _report(faults + more, "this file is written by the launcher; start the run anew under another name")
     return config
 
 
 def _read(path: Path) -> Document:
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
         raise _missing(path)
     try:
         return read_file(path)
     except YamlError as error:
-        place = (
-            _label(path)
-            + (f":{error.line}" if error.line else "")
-            + (f":{error.column}" if error.column else "")
-        )
+        place = _label(path) + (f":{error.line}" if error.line else "") + (f":{error.column}" if error.column else "")
         raise ConfigError(f"{place}: {error.message}") from error
 
 
@@ -77,7 +70,7 @@ def _missing(path: Path) -> ConfigError:
     from configs.names import nearest  # only a missing file pays for difflib
 
     places = dict.fromkeys([path.parent, SHIPPED])
-    there = [file for place in places if place.is_dir() for file in sorted(place.glob("*.y*ml"))]
+    there = [file for place in places if os.path.isdir(place) for file in sorted(place.glob("*.y*ml"))]
     by_name = {file.stem: _label(file) for file in reversed(there)}
     close = nearest(path.stem, by_name)
     meant = f"; did you mean {by_name[close]}?" if close else ""

@@ -54,9 +54,7 @@ def _shown(value: Any, spelling: str | None) -> str:
     if isinstance(value, str):
         text = repr(value)
     elif isinstance(value, (list, dict)):
-        text = (
-            "a section" if isinstance(value, dict) else f"[{', '.join(_shown(item, None) for item in value)}]"
-        )
+        text = "a section" if isinstance(value, dict) else f"[{', '.join(_shown(item, None) for item in value)}]"
     elif isinstance(value, bool):
         text = "true" if value else "false"
     else:

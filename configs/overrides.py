@@ -43,9 +43,7 @@ class Override:
     @property
     def source(self) -> Source:
         text = self.argument.partition("=")[2]
-        return Source(
-            self.layer, f"{self.layer}: {self.argument}", LINE_OF[self.layer], text, is_override=True
-        )
+        return Source(self.layer, f"{self.layer}: {self.argument}", LINE_OF[self.layer], text, is_override=True)
 
 
 def from_environment() -> tuple[list[Override], list[Fault]]:
@@ -129,9 +127,7 @@ def _check_way(tree: Tree, path: KeyPath) -> None:
 def _check_stage(tree: Tree, name: str) -> None:
     names = tree.stage_names()
     if name not in names:
-        raise OverrideError(
-            f"there is no stage '{name}'; stages: {', '.join(names) or 'none'}{_guess(name, names)}"
-        )
+        raise OverrideError(f"there is no stage '{name}'; stages: {', '.join(names) or 'none'}{_guess(name, names)}")
 
 
 def _is_mapping(annotation: Any) -> bool:

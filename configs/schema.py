@@ -80,9 +80,7 @@ class Columns(Strict):
         if self.label == self.text:
             yield Problem(("label", "text"), f"{self.label!r} is the column of the text as well")
         if self.text_pair is not None and self.text_pair in (self.text, self.label):
-            yield Problem(
-                ("text_pair", "text", "label"), f"{self.text_pair!r} is used for something else as well"
-            )
+            yield Problem(("text_pair", "text", "label"), f"{self.text_pair!r} is used for something else as well")
 
 
 class Files(Strict):
@@ -146,26 +144,18 @@ class DataConfig(Strict):
                         f"only for generic formats ({names}), not for dataset '{self.dataset}'",
                     )
         if self.labels == "fine" and self.dataset != "trec":
-            yield Problem(
-                ("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'"
-            )
+            yield Problem(("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'")
 
     def _generic_problems(self) -> Iterator[Problem]:
         if self.path is None:
-            yield Problem(
-                ("path", "dataset"), f"missing; dataset '{self.dataset}' needs the file or folder to read"
-            )
+            yield Problem(("path", "dataset"), f"missing; dataset '{self.dataset}' needs the file or folder to read")
         if not _is_text_encoding(self.encoding):
-            yield Problem(
-                ("encoding",), f"'{self.encoding}' is no known text encoding, such as utf-8 or latin-1"
-            )
+            yield Problem(("encoding",), f"'{self.encoding}' is no known text encoding, such as utf-8 or latin-1")
         if not self.header and self.dataset in ("tsv", "csv"):
             for key in Columns.model_fields:
                 column = getattr(self.columns, key)
                 if isinstance(column, str):
-                    message = (
-                        f"'{column}' is a name; with header: false a column is a number, 0 for the first"
-                    )
+                    message = f"'{column}' is a name; with header: false a column is a number, 0 for the first"
                     yield Problem((f"columns.{key}", "header"), message)
 
 
@@ -188,9 +178,7 @@ class Truncation(Strict):
 
     def problems(self) -> Iterator[Problem]:
         if self.head is not None and self.tail is not None:
-            yield Problem(
-                ("head", "tail"), "give head or tail, not both; the other part is max_length - 2 minus it"
-            )
+            yield Problem(("head", "tail"), "give head or tail, not both; the other part is max_length - 2 minus it")
 
 
 class AmpConfig(Strict):
@@ -252,9 +240,7 @@ class StageBase(Strict):
             message = f"give epochs ({self.epochs}) or max_steps ({self.max_steps}), not both"
             yield Problem(("max_steps", "epochs"), message)
         if isinstance(self.warmup, int) and self.max_steps is not None and self.warmup >= self.max_steps:
-            yield Problem(
-                ("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}"
-            )
+            yield Problem(("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}")
         if self.schedule != "poly" and self.poly_power != 1.0:
             yield Problem(("poly_power", "schedule"), f"only for schedule 'poly', not for '{self.schedule}'")
 
@@ -390,9 +376,7 @@ class Config(Strict):
                 yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
             if stage.init not in (None, "model", *earlier):
                 allowed = ", ".join(dict.fromkeys(["model", *earlier]))
-                yield Problem(
-                    (f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}"
-                )
+                yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
             yield from self._data_problems(name)
             earlier.append(name)
 
@@ -405,9 +389,7 @@ class Config(Strict):
                 yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
             return
         if data.dataset == "text":
-            message = (
-                f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
-            )
+            message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
             yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"

@@ -23,24 +23,38 @@ def meant_key(path: KeyPath, root: Mapping[str, Any]) -> str | None:
 
 
 def explain_unknown(path: KeyPath, root: Mapping[str, Any]) -> str:
-    """The end of the error line for the unknown key at `path`. root: the values with the task of every
-    stage."""
+    """The end of the error line for the unknown key at `path`. root: the values with the task of every stage."""
     key, section = str(path[-1]), _section(path, root)
-    meant = meant_key(path, root)
     if "." in key:
         return "unknown key; a dotted key is for the command line, in YAML it is written as nested sections"
+    meant = meant_key(path, root)
     if meant:
         return f"unknown key; did you mean '{meant}'?"
     if section is Config and key in (*TASKS, *_stage_names(root)):
         return f"unknown key; it belongs under stages: stages.{key}"
-    for task, stage in STAGE_CLASSES.items():
-        if section in STAGE_CLASSES.values() and _our_name(key) in keys_of(stage):
-            return f"unknown key; '{_our_name(key)}' is only for stages with task: {task}"
-    places = _places(root)
-    far = _our_name(key) if _our_name(key) in places else nearest(key, places)
+    if section in STAGE_CLASSES.values() and _task_with(key):
+        return f"unknown key; '{_our_name(key)}' is only for stages with task: {_task_with(key)}"
+    far = _far_place(key, root) or _near_stage(key, section, root)
     if far:
-        return f"unknown key here; did you mean '{dotted(places[far])}'?"
+        return f"unknown key here; did you mean '{far}'?"
     return f"unknown key; allowed here: {', '.join(keys_of(section))}"
+
+
+def _task_with(key: str) -> str | None:
+    """The task whose stages have the key."""
+    return next((task for task, stage in STAGE_CLASSES.items() if _our_name(key) in keys_of(stage)), None)
+
+
+def _far_place(key: str, root: Mapping[str, Any]) -> str | None:
+    """A key of the same or a similar name in another section, dotted."""
+    places = _places(root)
+    name = _our_name(key) if _our_name(key) in places else nearest(key, places)
+    return dotted(places[name]) if name else None
+
+
+def _near_stage(key: str, section: type[Strict], root: Mapping[str, Any]) -> str | None:
+    name = nearest(key, _stage_names(root)) if section is Config else None
+    return f"stages.{name}" if name else None
 
 
 def _section(path: KeyPath, root: Mapping[str, Any]) -> type[Strict]:

@@ -123,12 +123,8 @@ def read_file(path: Path) -> Document:
     if document.value is None:
         raise YamlError("the file is empty; a configuration is a mapping with name, model, data and stages")
     if not isinstance(document.value, dict):
-        found = (
-            "a list" if isinstance(document.value, list) else f"a single value ({str(document.value)[:40]!r})"
-        )
-        raise YamlError(
-            f"the file holds {found}; a configuration is a mapping with name, model, data and stages", 1
-        )
+        found = "a list" if isinstance(document.value, list) else f"a single value ({str(document.value)[:40]!r})"
+        raise YamlError(f"the file holds {found}; a configuration is a mapping with name, model, data and stages", 1)
     return document
 
 
@@ -155,9 +151,7 @@ def decode(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise YamlError(
-            f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8", line
-        ) from error
+        raise YamlError(f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8", line) from error
 
 
 def parse(text: str) -> Document:
@@ -222,9 +216,7 @@ class _Builder:
             return node.value == "true"
         if node.tag == INT:
             if len(node.value) > 20 or abs(int(node.value)) > MAX_INTEGER:
-                self.document.faults.append(
-                    NodeFault(line, path, f"a number of {len(node.value)} digits is too large")
-                )
+                self.document.faults.append(NodeFault(line, path, f"a number of {len(node.value)} digits is too large"))
                 return 1
             return int(node.value)
         if node.tag == FLOAT:
@@ -237,9 +229,7 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.document.faults.append(
-                    NodeFault(line, path, "a key must be a word, not a list or a mapping")
-                )
+                self.document.faults.append(NodeFault(line, path, "a key must be a word, not a list or a mapping"))
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
