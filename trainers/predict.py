@@ -39,7 +39,7 @@ def read_texts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[str]
         return
     name = arguments.file
     try:
-        file = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
+        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from error
     for number, line in enumerate(file, start=1):

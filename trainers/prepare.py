@@ -24,7 +24,7 @@ import numpy as np
 from configs.errors import CannotWriteError, ConfigError, DataError, Exit, UserError
 from configs.loader import load_config, load_resolved
 from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage
-from trainers.data.cache import cache_root
+from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
 from trainers.data.instances import plan_epoch
@@ -103,6 +103,7 @@ def _describe(model: ModelFiles) -> dict[str, Any]:
         "num_parameters": model.num_parameters,
         "name": model.name,
         "lower_case": model.lower_case,
+        "fingerprint": sha256_file(model.weights),
     }
 
 

@@ -349,7 +349,8 @@ class StageRunner:
 def _labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
     if labels is None:
         raise DataError("the split to evaluate has no labels", "name the label column in data.columns")
-    return labels[rows]
+    chosen: np.ndarray = labels[rows]
+    return chosen
 
 
 def _numpy_dtype(parameter: paddle.Tensor) -> str:

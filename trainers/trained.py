@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import paddle
 from pydantic import ValidationError
 
 from configs.errors import ConfigError, DataError
 from configs.schema import Config, FinetuneStage
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
-from trainers.engine.ranks import Ranks
+from trainers.engine.ranks import Ranks, tune_device
 from trainers.model.folder import HEAD_FILE, build_model, load_folder, read_bert_config
 
 
@@ -70,7 +69,7 @@ def load_classifier(folder: Path) -> Classifier:
 
 def alone() -> Ranks:
     """This process as the only rank, without any rendezvous."""
-    return Ranks(0, 1, paddle.get_device())
+    return Ranks(0, 1, tune_device())
 
 
 class SilentRecorder:

@@ -110,7 +110,7 @@ def main() -> int:
     recorder = Recorder(arguments.attempt_dir, arguments.node, int(os.environ.get("PADDLE_TRAINER_ID", "0")))
     try:
         return train(arguments, recorder)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  every end of a rank is reported
         traceback.print_exc()
         return recorder.failure(error)
 

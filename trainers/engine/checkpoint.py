@@ -152,7 +152,7 @@ def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
 
 def newest_intact(store: CheckpointStore) -> tuple[Snapshot | None, list[str]]:
     """The newest checkpoint that verifies, and what is wrong with each newer one."""
-    problems = []
+    problems: list[str] = []
     for step in reversed(store.steps()):
         try:
             return store.read(step), problems

@@ -13,7 +13,7 @@ from paddle import nn
 from trainers.engine.amp import AmpPolicy
 from trainers.engine.loop import StopAgreed
 from trainers.engine.ranks import Ranks
-from trainers.engine.records import Recorder
+from trainers.engine.records import Listener
 from trainers.model.batch import make_token_batch
 from trainers.tasks.finetune import TextEncoder
 
@@ -31,7 +31,8 @@ class Predictions:
     @property
     def classes(self) -> np.ndarray:
         """[N] int64: the most probable class of each row."""
-        return self.probabilities.argmax(axis=1)
+        classes: np.ndarray = self.probabilities.argmax(axis=1)
+        return classes
 
 
 def make_batches(rows: np.ndarray, lengths: np.ndarray, world_size: int) -> list[list[np.ndarray]]:
@@ -57,7 +58,7 @@ def predict_rows(
     num_classes: int,
     policy: AmpPolicy,
     ranks: Ranks,
-    recorder: Recorder,
+    recorder: Listener,
     split: str,
     stop_requested: Callable[[], bool],
 ) -> Predictions:

@@ -257,11 +257,11 @@ class TrainingLoop:
 
     def _evaluate_and_save(self, due: bool) -> None:
         evaluator, step = self.evaluator, self.progress.step
-        if evaluator is not None and step != self.progress.evaluated_step:
-            if step % evaluator.every == 0 or step == self.total_steps:
-                started = time.monotonic()
-                due = self._evaluate(evaluator) or due
-                self.window.exclude(time.monotonic() - started)
+        is_new = step != self.progress.evaluated_step
+        if evaluator is not None and is_new and (step % evaluator.every == 0 or step == self.total_steps):
+            started = time.monotonic()
+            due = self._evaluate(evaluator) or due
+            self.window.exclude(time.monotonic() - started)
         if due:
             started = time.monotonic()
             self._save()
@@ -307,7 +307,7 @@ class TrainingLoop:
         }
         if self.parts.average is not None:
             tensors["ema"] = {name: average.numpy() for name, average in self.parts.average.averages.items()}
-        state = {"progress": self.progress.to_json(), "window": window, "scaler": self.scaler.state()}
+        state: dict[str, Any] = {"progress": self.progress.to_json(), "window": window, "scaler": self.scaler.state()}
         state |= {"world_size": self.ranks.world_size, **self.extra_state()}
         snapshot = Snapshot(self.progress.step, tensors, state)
         best = {self.progress.best_step} if self.progress.best_step is not None else set()

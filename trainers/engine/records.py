@@ -7,12 +7,24 @@ import os
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from configs.errors import Exit, UserError
 
 _HEARTBEAT_BYTES = 512
 _COLLECTIVE_SIGNS = ("gloo", "nccl", "connection reset", "connection closed", "process group", "tcp_store", "tcpstore")
+
+
+class Listener(Protocol):
+    """What long work reports to."""
+
+    stage: str
+
+    def beat(self) -> None:
+        """The work goes on."""
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Something to tell."""
 
 
 class Recorder:

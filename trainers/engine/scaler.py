@@ -30,6 +30,7 @@ class LossScaler:
         """The loss to call backward on."""
         return loss * self._scale if self._enabled else loss
 
+    @paddle.no_grad()
     def unscale(self, parameters: Iterable[paddle.Tensor]) -> None:
         """Divide all gradients by the scale."""
         if self._enabled:

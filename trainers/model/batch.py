@@ -94,12 +94,18 @@ class TokenBatch:
         return int(self.ids_T.shape[0])
 
 
-def make_token_batch(ids: Sequence[np.ndarray], types: Sequence[np.ndarray], noise: Noise | None = None) -> TokenBatch:
-    """Lay sequences end to end. `ids[i]` and `types[i]` are 1-d arrays of the same length, at least 1."""
-    lengths = [len(sequence) for sequence in ids]
+def flat_token_batch(
+    ids: np.ndarray, types: np.ndarray, lengths: Sequence[int], noise: Noise | None = None
+) -> TokenBatch:
+    """Batch of sequences that already lie end to end: `ids` and `types` [T], `lengths` [B], each at least 1."""
     return TokenBatch(
-        paddle.to_tensor(np.concatenate(ids).astype(np.int64)),
-        paddle.to_tensor(np.concatenate(types).astype(np.int64)),
+        paddle.to_tensor(ids.astype(np.int64)),
+        paddle.to_tensor(types.astype(np.int64)),
         paddle.to_tensor(np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])),
         make_layout(lengths, noise),
     )
+
+
+def make_token_batch(ids: Sequence[np.ndarray], types: Sequence[np.ndarray], noise: Noise | None = None) -> TokenBatch:
+    """Lay sequences end to end. `ids[i]` and `types[i]` are 1-d arrays of the same length, at least 1."""
+    return flat_token_batch(np.concatenate(ids), np.concatenate(types), [len(row) for row in ids], noise)

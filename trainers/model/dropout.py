@@ -27,8 +27,8 @@ class SequenceNoise:
         self._streams = [np.random.SFC64(np.random.SeedSequence((seed, step, int(i)))) for i in sample_ids]
 
     def _draw(self, index: int, count: int, threshold: int) -> np.ndarray:
-        bits: np.ndarray = self._streams[index].random_raw(-(-count // 4)).view(np.uint16)
-        return bits[:count] >= threshold
+        words = np.asarray(self._streams[index].random_raw(-(-count // 4)))
+        return np.greater_equal(words.view(np.uint16)[:count], threshold)
 
     def rows(self, sizes: Sequence[int], width: int, threshold: int) -> np.ndarray:
         """[sum(sizes), width] bool, True where kept; sequence i owns `sizes[i]` consecutive rows."""

@@ -68,7 +68,7 @@ class SelfAttention(nn.Layer):
         v_XSD = self._split(self.v_proj(x_TH), layout, [0, 2, 1, 3])
         scores_XSS = paddle.bmm(q_XSD, k_XDS)
         if layout.key_mask_BS is not None:
-            scores_XSS = self._mask(scores_XSS, layout)
+            scores_XSS = self._mask(scores_XSS, layout, layout.key_mask_BS)
         probabilities = dropout_attention(F.softmax(scores_XSS), self.probability, self.training, layout)
         return self.out_proj(self._join(paddle.bmm(probabilities, v_XSD), layout))
 
@@ -80,9 +80,9 @@ class SelfAttention(nn.Layer):
         rows = layout.num_sequences * self.num_heads
         return x.reshape([rows, x.shape[2], x.shape[3]])
 
-    def _mask(self, scores_XSS: paddle.Tensor, layout: Layout) -> paddle.Tensor:
+    def _mask(self, scores_XSS: paddle.Tensor, layout: Layout, key_mask_BS: paddle.Tensor) -> paddle.Tensor:
         sizes = [layout.num_sequences, self.num_heads * layout.max_length, layout.max_length]
-        masked = scores_XSS.reshape(sizes) + layout.key_mask_BS.astype(scores_XSS.dtype)
+        masked = scores_XSS.reshape(sizes) + key_mask_BS.astype(scores_XSS.dtype)
         return masked.reshape(scores_XSS.shape)
 
     def _join(self, x_XSD: paddle.Tensor, layout: Layout) -> paddle.Tensor:

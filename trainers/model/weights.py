@@ -46,9 +46,8 @@ def read_weights(path: Path) -> Arrays:
         ours = from_hf(name)
         if is_derived(ours):
             continue
-        if foreign and is_transposed(ours, array.ndim):
-            array = array.T
-        arrays[ours] = np.ascontiguousarray(array, dtype=np.float32)
+        ours_layout = array.T if foreign and is_transposed(ours, array.ndim) else array
+        arrays[ours] = np.ascontiguousarray(ours_layout, dtype=np.float32)
     return arrays
 
 

@@ -23,11 +23,13 @@ class MicroBatch(Protocol):
 class Task(Protocol):
     """Order, batches and losses of one kind of training. Samples are numbered within an epoch."""
 
-    terms: tuple[str, ...]
-    """Names of the loss terms; the loss is their sum, each a mean over its own items of the global batch."""
     num_examples: int
     """Samples of one epoch."""
     steps_per_epoch: int
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the loss terms; the loss is their sum, each a mean over its own items of the global batch."""
 
     def batch_ids(self, epoch: int, index: int) -> np.ndarray:
         """Sample ids (int64) of the global batch number `index` of an epoch, in order."""
@@ -35,8 +37,8 @@ class Task(Protocol):
     def lengths(self, epoch: int, ids: np.ndarray) -> np.ndarray:
         """Tokens of each sample as it is trained, special tokens included."""
 
-    def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> MicroBatch:
+    def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> Any:
         """Build the micro-batch of some samples; with no ids, a stand-in that weighs nothing, so that every rank takes part."""
 
-    def losses(self, model: Any, batch: MicroBatch) -> list[paddle.Tensor]:
+    def losses(self, model: Any, batch: Any) -> list[paddle.Tensor]:
         """Sum of each loss term over the micro-batch's items (float32 scalars)."""

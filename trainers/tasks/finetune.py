@@ -69,7 +69,7 @@ class TextEncoder:
 class FinetuneTask:
     """Batches and loss of a classifier."""
 
-    terms = ("classification",)
+    terms: tuple[str, ...] = ("classification",)
 
     def __init__(self, encoder: TextEncoder, rows: np.ndarray, batch: int, seed: int, per_sequence_noise: bool) -> None:
         """`rows`: the training rows (validation taken out). `per_sequence_noise`: dropout independent of ranks (CPU)."""
@@ -93,12 +93,13 @@ class FinetuneTask:
         return self._order[1][index * self._batch : (index + 1) * self._batch]
 
     def lengths(self, epoch: int, ids: np.ndarray) -> np.ndarray:
-        return self._lengths[ids]
+        lengths: np.ndarray = self._lengths[ids]
+        return lengths
 
     def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> LabelledBatch:
         weight = 1.0 if len(ids) else 0.0
         rows = ids if len(ids) else self._rows[:1]
-        noise = SequenceNoise(self._seed, step, rows) if self._per_sequence_noise else None
+        noise = SequenceNoise(self._seed, step, rows.tolist()) if self._per_sequence_noise else None
         sequences = [self.encoder(int(row)) for row in rows]
         tokens = make_token_batch([ids for ids, _ in sequences], [types for _, types in sequences], noise)
         return LabelledBatch(tokens, paddle.to_tensor(self._labels[rows].astype(np.int64)), weight)

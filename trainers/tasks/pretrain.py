@@ -11,11 +11,11 @@ import paddle.nn.functional as F
 
 from configs.schema import PretrainStage
 from trainers.data.instances import InstancePlan, plan_epoch
-from trainers.data.masking import mask_tokens
+from trainers.data.masking import Masking, mask_batch
 from trainers.data.order import epoch_order
 from trainers.data.store import Corpus
 from trainers.data.vocabulary import Vocabulary
-from trainers.model.batch import TokenBatch, make_token_batch
+from trainers.model.batch import TokenBatch, flat_token_batch
 from trainers.model.dropout import SequenceNoise
 
 
@@ -49,12 +49,21 @@ class PretrainTask:
     def __init__(
         self, corpus: Corpus, vocabulary: Vocabulary, stage: PretrainStage, seed: int, per_sequence_noise: bool
     ) -> None:
-        self.terms = ("mlm", "nsp") if stage.nsp else ("mlm",)
+        self.terms: tuple[str, ...] = ("mlm", "nsp") if stage.nsp else ("mlm",)
         self._corpus = corpus
         self._vocabulary = vocabulary
         self._stage = stage
         self._seed = seed
         self._per_sequence_noise = per_sequence_noise
+        self._masking = Masking(
+            special_ids=(vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id),
+            vocab_size=vocabulary.size,
+            mask_id=vocabulary.mask_id,
+            probability=stage.mask_probability,
+            max_predictions=stage.max_predictions,
+            whole_word=stage.whole_word,
+            is_continuation=corpus.is_continuation,
+        )
         self._epoch: tuple[int, InstancePlan, np.ndarray] | None = None
         self.num_examples = len(self._plan(0)[0])
         self.steps_per_epoch = max(1, self.num_examples // stage.batch)
@@ -78,47 +87,26 @@ class PretrainTask:
         instances varies a little: a shorter epoch starts its order again, so any step is reached without replaying others."""
         _, order = self._plan(epoch)
         size = self._stage.batch
-        return order[np.arange(index * size, (index + 1) * size) % len(order)]
+        chosen: np.ndarray = order[np.arange(index * size, (index + 1) * size) % len(order)]
+        return chosen
 
     def lengths(self, epoch: int, ids: np.ndarray) -> np.ndarray:
-        return self._plan(epoch)[0].lengths[ids]
+        lengths: np.ndarray = self._plan(epoch)[0].lengths[ids]
+        return lengths
 
     def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> MaskedBatch:
         plan, _ = self._plan(epoch)
         weight = 1.0 if len(ids) else 0.0
-        chosen = ids if len(ids) else np.zeros(1, dtype=np.int64)
-        tokens, types, positions, labels, nexts = [], [], [], [], []
-        start = 0
-        for instance in chosen:
-            ids_S, types_S, next_label = plan.instance(int(instance))
-            masked_S, positions_K, labels_K = self._mask(ids_S, epoch, int(instance))
-            tokens.append(masked_S)
-            types.append(types_S)
-            positions.append(positions_K + start)
-            labels.append(labels_K)
-            nexts.append(next_label)
-            start += len(ids_S)
-        noise = SequenceNoise(self._seed, step, chosen) if self._per_sequence_noise else None
+        instances = ids if len(ids) else np.zeros(1, dtype=np.int64)
+        ids_T, types_T, offsets, next_B = plan.gather(instances)
+        masked_T, positions_M, labels_M, _ = mask_batch(ids_T, offsets, instances, self._seed, epoch, self._masking)
+        noise = SequenceNoise(self._seed, step, instances.tolist()) if self._per_sequence_noise else None
         return MaskedBatch(
-            make_token_batch(tokens, types, noise),
-            paddle.to_tensor(np.concatenate(positions).astype(np.int64)),
-            paddle.to_tensor(np.concatenate(labels).astype(np.int64)),
-            paddle.to_tensor(np.asarray(nexts, dtype=np.int64)) if self._stage.nsp else None,
+            flat_token_batch(masked_T, types_T, np.diff(offsets).tolist(), noise),
+            paddle.to_tensor(positions_M.astype(np.int64)),
+            paddle.to_tensor(labels_M.astype(np.int64)),
+            paddle.to_tensor(next_B.astype(np.int64)) if self._stage.nsp else None,
             weight,
-        )
-
-    def _mask(self, ids: np.ndarray, epoch: int, instance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        vocabulary = self._vocabulary
-        return mask_tokens(
-            ids,
-            rng_key=(self._seed, epoch, instance),
-            special_ids=(vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id),
-            vocab_size=vocabulary.size,
-            mask_id=vocabulary.mask_id,
-            probability=self._stage.mask_probability,
-            max_predictions=self._stage.max_predictions,
-            whole_word=self._stage.whole_word,
-            is_continuation=self._corpus.is_continuation,
         )
 
     def losses(self, model: Any, batch: MaskedBatch) -> list[paddle.Tensor]:
