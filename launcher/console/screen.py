@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.console import metrics, text
-from launcher.console.state import RankView, RunView, StageView, Work
+from launcher.console.state import Metrics, RankView, RunView, StageView, Work
 
 MAX_RANK_ROWS = 16
 LATE_BEAT_S = 5.0
@@ -45,14 +46,14 @@ def render(state: RunView, now: float, width: int, height: int, ascii_only: bool
     """The whole screen, at most `height` lines where the content allows it."""
     glyphs = ASCII if ascii_only else Glyphs()
     stages = _visible_stages(state.stages, max_rows=max(3, height - 15))
-    top: list[RenderableType] = [*_header(state, now, glyphs), _rule(glyphs)]
+    top: list[RenderableType] = [*_header(state, now, width, glyphs), _rule(glyphs)]
     top += [_stage_row(stage, now, width, glyphs) for stage in stages]
     details = _details(state, width)
-    footer = _messages(state, max_rows=4 if height > 30 else 2)
-    footer.append(_line(Text(_hint(state), style="dim")))
-    room = (
-        height - len(top) - len(details) - len(footer) - 3
-    )  # two rules and the column names; every part is one line high
+    # Every part is one line high. Beside them: two rules and the column names; at least three lines about the ranks, and the hint.
+    spare = height - len(top) - len(details) - 3
+    messages = _messages(state, width, newest=4 if height > 30 else 2, max_lines=3)
+    footer = [*messages[max(0, len(messages) - max(0, spare - 4)) :], _line(Text(_hint(state), style="dim"))]
+    room = spare - len(footer)
     ranks = _rank_table(state, now, width, max_rows=max(2, min(MAX_RANK_ROWS, room)))
     return Group(*top, _rule(glyphs), *details, _rule(glyphs), ranks, *footer)
 
@@ -61,7 +62,9 @@ def final(state: RunView, now: float, width: int, ascii_only: bool = False) -> R
     """What stays on the terminal after the end: the header, every stage and the newest messages."""
     glyphs = ASCII if ascii_only else Glyphs()
     stages = [_stage_row(stage, now, width, glyphs) for stage in state.stages]
-    return Group(*_header(state, now, glyphs), _rule(glyphs), *stages, *_messages(state, max_rows=6))
+    return Group(
+        *_header(state, now, width, glyphs), _rule(glyphs), *stages, *_messages(state, width, newest=6, max_lines=9)
+    )
 
 
 def _line(line: Text) -> Text:
@@ -73,7 +76,7 @@ def _rule(glyphs: Glyphs) -> Rule:
     return Rule(characters=glyphs.rule, style="dim")
 
 
-def _header(state: RunView, now: float, glyphs: Glyphs) -> list[RenderableType]:
+def _header(state: RunView, now: float, width: int, glyphs: Glyphs) -> list[RenderableType]:
     header = state.header
     title = Table.grid(expand=True)
     title.add_column(ratio=1, no_wrap=True, overflow="crop")
@@ -89,7 +92,19 @@ def _header(state: RunView, now: float, glyphs: Glyphs) -> list[RenderableType]:
     ranks = text.plural(header.world_size, "rank") + (f" on {header.num_nodes} nodes" if header.num_nodes > 1 else "")
     threads = f"{text.plural(header.threads, 'thread')} per rank"
     parts = [header.model, f"{ranks}, {threads}", header.device, f"AMP {header.amp}" if header.amp else ""]
-    return [title, _line(Text(glyphs.separator.join(part for part in parts if part)))]
+    return [title, *(_line(Text(line)) for line in _joined([part for part in parts if part], glyphs.separator, width))]
+
+
+def _joined(parts: list[str], separator: str, width: int) -> list[str]:
+    """The parts on as few lines as they fit on."""
+    lines = [""]
+    for part in parts:
+        longer = lines[-1] + separator + part if lines[-1] else part
+        if lines[-1] and len(longer) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _visible_stages(stages: tuple[StageView, ...], max_rows: int) -> tuple[StageView, ...]:
@@ -153,20 +168,30 @@ def _ended_text(stage: StageView) -> str:
 def _details(state: RunView, width: int) -> list[RenderableType]:
     """Metrics of the running stage, its evaluations, its last checkpoint, and other work under way."""
     lines: list[RenderableType] = []
-    stage = state.current
+    stage = state.current or next((other for other in state.stages if other.status == "stopped"), None)
     if stage is not None:
         lines += [_line(line) for line in _pack(metrics.progress_pairs(stage.progress), width)]
-        for label, entry in (("last", stage.evaluation), ("best", stage.best)):
-            if entry:
-                figures = metrics.joined(metrics.evaluation_pairs(entry))
-                lines.append(
-                    _line(Text.assemble((f"{label} ", "dim"), f"{entry['split']} at step {entry['step']:,}: {figures}"))
-                )
+        lines += _evaluations(stage)
         if stage.checkpoint is not None:
             lines.append(_line(Text.assemble(("saved ", "dim"), f"step {stage.checkpoint:,}")))
     if state.work is not None:
         lines.append(_work_row(state.work, width))
     return lines or [_line(Text("starting" if state.ranks else "preparing", style="dim"))]
+
+
+def _evaluations(stage: StageView) -> list[RenderableType]:
+    """The last evaluation, and the best one where that is another."""
+    latest = "best " if stage.evaluation == stage.best else "last "
+    shown = [(latest, stage.evaluation)] + ([("best ", stage.best)] if latest == "last " else [])
+    return [
+        _line(Text.assemble((label, "dim"), f"{entry['split']} at step {entry['step']:,}: {_figures(entry)}"))
+        for label, entry in shown
+        if entry
+    ]
+
+
+def _figures(entry: Metrics) -> str:
+    return metrics.joined(metrics.evaluation_pairs(entry))
 
 
 def _pack(pairs: list[metrics.Pair], width: int) -> list[Text]:
@@ -239,15 +264,17 @@ def _summary(ranks: list[RankView]) -> str:
     return f"{len(ranks):,} ranks: {counted}; steps {min(steps):,} to {max(steps):,}; the ones to look at:"
 
 
-def _messages(state: RunView, max_rows: int) -> list[RenderableType]:
+def _messages(state: RunView, width: int, newest: int, max_lines: int) -> list[RenderableType]:
+    """The newest messages, each folded into at most `max_lines` lines."""
     styles = {"warning": "yellow", "error": "red"}
     lines: list[RenderableType] = []
-    for when, level, message in state.messages[-max_rows:]:
+    for when, level, message in state.messages[-newest:]:
         label = f"{level}: " if level != "info" else ""
-        stamp = (f"+{text.duration(when - state.started)} ", "dim")
-        lines.append(
-            _line(Text.assemble(stamp, (label + text.printable(message).replace("\n", " "), styles.get(level, ""))))
+        stamp = f"+{text.duration(when - state.started)} "
+        folded = textwrap.wrap(
+            stamp + label + text.printable(message), max(20, width), subsequent_indent=" " * len(stamp)
         )
+        lines += [_line(Text(line, styles.get(level, ""))) for line in folded[:max_lines]]
     return lines
 
 

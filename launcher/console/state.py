@@ -210,7 +210,7 @@ def _find(state: RunView, name: Any) -> StageView | None:
 def _on_device(state: RunView, record: Metrics, now: float) -> RunView:
     header = replace(
         state.header,
-        device=_device_text(record),
+        device=_device_text(record) or state.header.device,
         world_size=int(record.get("world_size") or state.header.world_size),
         threads=int(record.get("threads") or state.header.threads),
         amp=str(record.get("amp") or state.header.amp),
@@ -219,9 +219,8 @@ def _on_device(state: RunView, record: Metrics, now: float) -> RunView:
 
 
 def _device_text(record: Metrics) -> str:
-    name = str(record.get("name") or "")
-    kind = str(record.get("device") or "")
-    return name if name and kind.startswith("gpu") else kind or name
+    """The GPU's name; nothing on CPU, where the plan has said it all."""
+    return str(record.get("name") or "") if str(record.get("device")).startswith("gpu") else ""
 
 
 def _on_stage_start(state: RunView, record: Metrics, now: float) -> RunView:
