@@ -6,6 +6,7 @@ archive: negative before positive, then by review number.
 
 from __future__ import annotations
 
+import gzip
 import re
 import tarfile
 import zlib
@@ -125,7 +126,12 @@ def _archive_reviews(archive: Path, split: str, log: ReadLog) -> list[Review]:
     reviews = []
     position = 0
     try:
-        with open_bytes(archive) as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
+        # gzip rather than tarfile's own "r|gz", which does not verify the checksum
+        with (
+            open_bytes(archive) as stream,
+            gzip.GzipFile(fileobj=stream) as unzipped,
+            tarfile.open(fileobj=unzipped, mode="r|") as tar,
+        ):
             for member in tar:
                 log.advance(stream.tell() - position)
                 position = stream.tell()
@@ -136,6 +142,8 @@ def _archive_reviews(archive: Path, split: str, log: ReadLog) -> list[Review]:
                 if content is None:
                     raise AssertionError("a regular member has content")
                 reviews.append((match[2], member.name, int(match[3]), _read_review(content, member.name)))
+            while unzipped.read(1 << 20):  # to the end, where the checksum is
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(
             f"{archive}: damaged or truncated archive after {len(reviews)} reviews of '{split}' ({error})",
