@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,10 @@ def is_free(port: int) -> bool:
 
 
 def find_free_block(count: int) -> int:
-    """First of `count` consecutive free ports, at a random place so that two launches at once rarely meet. Raises OSError when there is none."""
+    """First of `count` consecutive free ports, at a random place so that two launches at once rarely meet. Raises
+    OSError when there is none."""
     for _ in range(200):
-        start = random.randrange(FIRST_PORT, LAST_PORT - count)
+        start = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT - count)
         if all(is_free(port) for port in range(start, start + count)):
             return start
     raise OSError(f"no {count} consecutive free ports between {FIRST_PORT} and {LAST_PORT}")

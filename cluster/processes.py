@@ -1,4 +1,5 @@
-"""Processes known by pid and start time, so that no other process is ever signalled, and the parent-death signal. Linux, standard library only."""
+"""Processes known by pid and start time, so that no other process is ever signalled, and the parent-death signal.
+Linux, standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process for all time of one boot: its pid and the start time (clock ticks since boot, field 22 of /proc/PID/stat)."""
+    """A process for all time of one boot: its pid and the start time (clock ticks since boot, field 22 of
+    /proc/PID/stat)."""
 
     pid: int
     start: int
@@ -32,7 +34,8 @@ class ProcessId:
     def current(cls) -> ProcessId:
         """This process."""
         identity = cls.of(os.getpid())
-        assert identity is not None, "/proc is not mounted"
+        if identity is None:
+            raise OSError("/proc is not mounted")
         return identity
 
     def alive(self) -> bool:
@@ -73,8 +76,9 @@ def boot_id() -> str:
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
     """Asks the kernel to signal this process when its parent ends, and ends at once if the parent is gone already.
 
-    `parent` is the pid that the parent had when it started this process. See prctl(2), PR_SET_PDEATHSIG: the setting survives execve, not fork,
-    and follows the THREAD that forked, so parents start processes from their main thread. Raises OSError.
+    `parent` is the pid that the parent had when it started this process. See prctl(2), PR_SET_PDEATHSIG: the setting
+    survives execve, not fork, and follows the THREAD that forked, so parents start processes from their main thread.
+    Raises OSError.
     """
     if _libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
         error = ctypes.get_errno()
@@ -95,7 +99,8 @@ def dies_with_me(signum: int = signal.SIGKILL) -> Callable[[], None]:
 
 
 def marked(variable: str, prefix: str) -> Iterator[tuple[ProcessId, str]]:
-    """Every readable process whose environment has `variable` with a value that starts with `prefix`, and that value. Never this process."""
+    """Every readable process whose environment has `variable` with a value that starts with `prefix`, and that value.
+    Never this process."""
     needle = f"{variable}={prefix}".encode()
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
@@ -113,7 +118,8 @@ def marked(variable: str, prefix: str) -> Iterator[tuple[ProcessId, str]]:
 
 
 def kill_until_gone(find: Callable[[], Iterable[ProcessId]], timeout_s: float = 5.0) -> list[ProcessId]:
-    """SIGKILLs what `find` finds, again and again until it finds nothing. Returns what is left after `timeout_s` (stuck in the kernel)."""
+    """SIGKILLs what `find` finds, again and again until it finds nothing. Returns what is left after `timeout_s`
+    (stuck in the kernel)."""
     deadline = time.monotonic() + timeout_s
     while True:
         left = [identity for identity in find() if identity.alive()]
@@ -125,7 +131,8 @@ def kill_until_gone(find: Callable[[], Iterable[ProcessId]], timeout_s: float = 
 
 
 def oom_kills() -> int:
-    """How often the kernel has killed for lack of memory, as far as it can be read: on this machine, or in this cgroup (v2)."""
+    """How often the kernel has killed for lack of memory, as far as it can be read: on this machine, or in this
+    cgroup (v2)."""
     counts = [0]
     for path, name in ((Path("/proc/vmstat"), "oom_kill"), (_own_cgroup() / "memory.events", "oom_kill")):
         with contextlib.suppress(OSError, ValueError):

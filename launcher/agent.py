@@ -1,8 +1,8 @@
 """Runs one node's part of one attempt: `python -m launcher.agent`.
 
-The first line of stdin is a NodeSpec, later ones are commands; events go to stdout (launcher/protocol.py). When stdin ends, the supervisor is
-gone: everything that was started here is killed. If the agent itself is killed, everything dies with it, since each process has asked the kernel
-for a signal at its parent's death.
+The first line of stdin is a NodeSpec, later ones are commands; events go to stdout (launcher/protocol.py). When stdin
+ends, the supervisor is gone: everything that was started here is killed. If the agent itself is killed, everything
+dies with it, since each process has asked the kernel for a signal at its parent's death.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import time
 
 from configs.errors import Exit, UserError
 from launcher.channel import LineReader, LineWriter
+from launcher.node_session import KillNow, NodeSession
 from launcher.preparation import prepare
 from launcher.rank_group import RankGroup, check_port
 from launcher.root_cause import NodeEnd, NodeFailure
-from launcher.node_session import KillNow, NodeSession
 from launcher.spec import NodeSpec
 
 MAX_SPEC_BYTES = 2**20
@@ -60,7 +60,8 @@ def run(session: NodeSession) -> int:
 
 
 def read_first_line(fd: int) -> str:
-    """The spec: read byte by byte, so that nothing of the commands behind it is taken. Raises ValueError when it never ends."""
+    """The spec: read byte by byte, so that nothing of the commands behind it is taken. Raises ValueError when it
+    never ends."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = os.read(fd, 1)

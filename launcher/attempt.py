@@ -140,7 +140,11 @@ class Attempt:
         self._transport.sweep(node.spec.node, ATTEMPT_VARIABLE, node.spec.marker)
         log = self._directory.node(node.spec.node) / AGENT_LOG
         tail = last_lines(log)
-        ended = f"was killed ({signal.Signals(-status).name})" if status is not None and status < 0 else "ended without a word"
+        ended = (
+            f"was killed ({signal.Signals(-status).name})"
+            if status is not None and status < 0
+            else "ended without a word"
+        )
         reason = last_exception(tail)
         what = f"the agent of node {node.spec.node} {ended}" + (f": {reason}" if reason else "")
         failure = NodeFailure("agent", what, time.time(), int(Exit.UNAVAILABLE), detail=tail, log=str(log))

@@ -1,4 +1,5 @@
-"""JSON lines over pipes that are watched with select: the agent's side and the supervisor's side of their conversation."""
+"""JSON lines over pipes that are watched with select: the agent's side and the supervisor's side of their
+conversation."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class LineReader:
         self._rest = b""
 
     def read(self) -> list[dict[str, Any]]:
-        """One read of what is there; call it when select says so. Lines that are no JSON object are skipped, a line over 1 MiB ends the pipe."""
+        """One read of what is there; call it when select says so. Lines that are no JSON object are skipped, a line
+        over 1 MiB ends the pipe."""
         try:
             chunk = os.read(self.fd, _CHUNK_BYTES)
         except OSError:

@@ -13,7 +13,8 @@ MAX_JSON_BYTES = 16 * 2**20
 
 
 def write_atomic(path: Path, content: bytes, durable: bool = False) -> None:
-    """Replaces `path` by a 0600 file with this content; `durable`: it survives a power cut from here on. Raises OSError."""
+    """Replaces `path` by a 0600 file with this content; `durable`: it survives a power cut from here on. Raises
+    OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()

@@ -74,7 +74,9 @@ class History:
 
     def finish(self, outcome: Outcome, last: bool) -> None:
         """An attempt, or with `last` the run, has ended."""
-        cause = None if outcome.root_cause is None else {**asdict(outcome.root_cause), "line": outcome.root_cause.line()}
+        cause = (
+            None if outcome.root_cause is None else {**asdict(outcome.root_cause), "line": outcome.root_cause.line()}
+        )
         end = {"state": outcome.state, "exit_code": outcome.exit_code, "root_cause": cause}
         if last:
             self._status |= end
@@ -88,7 +90,7 @@ class History:
             self._next_tick = now + TICK_EVERY_S
             try:
                 self._observer.tick()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever the screen does, training goes on
                 self._drop_observer(error)
 
     def _show(self, event: Event) -> None:
@@ -96,7 +98,7 @@ class History:
             return
         try:
             self._observer.on_event(event)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever the screen does, training goes on
             self._drop_observer(error)
 
     def _drop_observer(self, error: Exception) -> None:

@@ -1,4 +1,5 @@
-"""What an agent has while it runs one node's part of one attempt: its spec, its line to the supervisor, the processes it started."""
+"""What an agent has while it runs one node's part of one attempt: its spec, its line to the supervisor, the processes
+it started."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class NodeSession:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> None:
-        """Makes the node's folder, says who drives it, and kills what an earlier attempt of this run has left on this node."""
+        """Makes the node's folder, says who drives it, and kills what an earlier attempt of this run has left on this
+        node."""
         self.attempt.make(self.spec.nnodes)
         me = ProcessId.current()
         write_json(self.directory / AGENT_FILE, {"pid": me.pid, "start": me.start})
@@ -61,7 +63,8 @@ class NodeSession:
         return bool(self.stop_reason) or self.aborted
 
     def emit(self, event: Mapping[str, Any], optional: bool = False) -> None:
-        """Sends one event; `optional` ones are dropped while the supervisor does not read. Raises KillNow when it is gone."""
+        """Sends one event; `optional` ones are dropped while the supervisor does not read. Raises KillNow when it is
+        gone."""
         if optional and not self._events.has_room() and not self._events.broken:
             return
         self._events.write({**event, "node": self.spec.node})
@@ -69,7 +72,8 @@ class NodeSession:
             raise KillNow
 
     def listen(self, timeout_s: float, *others: int) -> set[int]:
-        """Obeys commands that come within the time; returns those of the other descriptors that can be read. Raises KillNow."""
+        """Obeys commands that come within the time; returns those of the other descriptors that can be read. Raises
+        KillNow."""
         ready = readable((self._commands.fd, *others), timeout_s)
         if self._commands.fd in ready:
             self._obey(self._commands.read())
@@ -112,7 +116,7 @@ class NodeSession:
                 env={**env, ATTEMPT_VARIABLE: self.spec.marker},
                 cwd=self.spec.root,
                 start_new_session=True,
-                preexec_fn=dies_with_me(),
+                preexec_fn=dies_with_me(),  # noqa: PLW1509  this process has one thread
             )
         finally:
             os.close(handle)

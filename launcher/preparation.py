@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from configs.errors import Exit
 from launcher.channel import LineReader
 from launcher.environment_vars import prepare_environment
 from launcher.files import last_lines
-from launcher.root_cause import NodeFailure, last_exception
 from launcher.node_session import NodeSession
+from launcher.root_cause import NodeFailure, last_exception
 
 POLL_S = 0.1
 LOG = "prepare.log"
@@ -29,9 +30,8 @@ def prepare(session: NodeSession) -> NodeFailure | None:
     except OSError as error:
         what = f"cannot start {spec.prepare_argv[0]}: {error.strerror}"
         return NodeFailure("prepare", what, time.time(), int(Exit.INTERNAL), phase="prepare")
-    assert child.stdout is not None
-    last_error = _forward(session, child, LineReader(child.stdout.fileno()))
-    child.stdout.close()
+    with child.stdout or contextlib.nullcontext() as output:
+        last_error = _forward(session, child, LineReader(output.fileno())) if output else {}
     if session.ending or child.returncode == 0:
         return None
     return _failure(child.returncode, last_error, session)

@@ -1,12 +1,16 @@
-"""What the parts of a run say to each other: events from agents and supervisor, the observer of a run, the outcome of a run.
+"""What the parts of a run say to each other: events from agents and supervisor, the observer of a run, the outcome of
+a run.
 
 Events are JSON objects with a "type". From an agent (each carries "node"):
 
-- {"type":"rank","record":{...}}: one record of a rank (phase, device, stage_start, progress, eval, checkpoint, stage_end, message ...)
-- {"type":"heartbeats","ranks":[{"rank","pid","t","phase","stage","step","rss_bytes","device_bytes","age_s","state"}]}: twice a second;
-  state is starting | running | done | failed | lost
+- {"type":"rank","record":{...}}: one record of a rank (phase, device, stage_start, progress, eval, checkpoint,
+  stage_end, message ...)
+-
+  {"type":"heartbeats","ranks":[{"rank","pid","t","phase","stage","step","rss_bytes","device_bytes","age_s","state"}]}:
+  twice a second; state is starting | running | done | failed | lost
 - {"type":"rank_exit","rank","returncode","signal","t"}: a worker has ended
-- {"type":"prepare","what","label","done","total","unit"} and {"type":"message","level","text"}: from the prepare command
+- {"type":"prepare","what","label","done","total","unit"} and {"type":"message","level","text"}: from the prepare
+  command
 - {"type":"ended", ...}: the last word of an agent, see `launcher.root_cause.NodeEnd`
 
 From the supervisor:
@@ -28,7 +32,8 @@ EndState = Literal["finished", "stopped", "failed"]
 
 
 class Observer(Protocol):
-    """Someone who watches a run, such as the console. Its exceptions never reach the run: it is then no longer called."""
+    """Someone who watches a run, such as the console. Its exceptions never reach the run: it is then no longer
+    called."""
 
     def on_event(self, event: Event) -> None:
         """Called for every event, in the supervisor's only thread: must return at once."""
@@ -58,7 +63,10 @@ class RootCause:
 
     def line(self) -> str:
         """`node 0 rank 1, stage finetune, step 17: ValueError: bad data row 17`."""
-        where = [f"node {self.node}" if self.node is not None else "", f"rank {self.rank}" if self.rank is not None else ""]
+        where = [
+            f"node {self.node}" if self.node is not None else "",
+            f"rank {self.rank}" if self.rank is not None else "",
+        ]
         place = [" ".join(part for part in where if part)]
         place.append(f"stage {self.stage}" if self.stage else "")
         place.append(f"step {self.step}" if self.step and self.stage else "")

@@ -11,9 +11,9 @@ from cluster import ports
 from cluster.processes import ProcessId, oom_kills
 from configs.errors import Exit
 from launcher.files import last_lines, write_atomic
+from launcher.node_session import NodeSession
 from launcher.ranks import RankWatch
 from launcher.root_cause import NodeEnd, NodeFailure, last_exception, last_traceback
-from launcher.node_session import NodeSession
 from launcher.shim import RELEASE_FILE
 
 POLL_S = 0.1
@@ -139,7 +139,9 @@ class RankGroup:
         return self._launcher_failure(f"{name} ended too early: {reason}", last_traceback(tail) or tail)
 
     def _launcher_failure(self, what: str, detail: str = "") -> NodeFailure:
-        return NodeFailure("launcher", what, time.time(), int(Exit.FAILED), phase="launch", detail=detail, log=str(self._log))
+        return NodeFailure(
+            "launcher", what, time.time(), int(Exit.FAILED), phase="launch", detail=detail, log=str(self._log)
+        )
 
     def _late_start(self) -> NodeFailure | None:
         late = [rank for rank in self.ranks if not rank.has_started]
@@ -174,7 +176,8 @@ class RankGroup:
             self._session.kill_everything(self.known_processes())
 
     def _end(self, failure: NodeFailure | None) -> NodeEnd:
-        """Reads the last words, lets Paddle's launcher end if all went well (else it takes seconds to stop what is gone), sweeps."""
+        """Reads the last words, lets Paddle's launcher end if all went well (else it takes seconds to stop what is
+        gone), sweeps."""
         self._poll()
         write_atomic(self._session.directory / RELEASE_FILE, b"")
         well = failure is None and all(rank.returncode == 0 for rank in self.ranks)
@@ -188,7 +191,8 @@ class RankGroup:
         return NodeEnd(self._session.spec.node, self._reason(failure), ends, failure)
 
     def _port_conflict(self) -> NodeFailure | None:
-        """The port was taken between the check and the rendezvous: Paddle's store then aborts without naming the reason."""
+        """The port was taken between the check and the rendezvous: Paddle's store then aborts without naming the
+        reason."""
         first = self.ranks[0]
         if first.rank != 0 or first.has_started or not first.failed:
             return None
@@ -200,11 +204,11 @@ class RankGroup:
         return _port_failure(str(holder or f"port {port} was in use"))
 
     def _reason(self, failure: NodeFailure | None) -> str:
-        if failure is not None or any(rank.failed or rank.left_early for rank in self.ranks if not rank.stopped_by_agent):
+        if failure is not None or any(
+            rank.failed or rank.left_early for rank in self.ranks if not rank.stopped_by_agent
+        ):
             return "failed"
         codes = {rank.returncode for rank in self.ranks}
         if codes == {0}:
             return "finished"
         return "stopped" if self._session.stop_reason else "failed"
-
-

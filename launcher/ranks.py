@@ -99,7 +99,8 @@ class RankWatch:
             self._enter(str(heartbeat.get("phase", self.phase)))
 
     def _read_end(self) -> None:
-        """The shim records the end before it ends itself: a shim that is gone without a record was killed, and its worker with it."""
+        """The shim records the end before it ends itself: a shim that is gone without a record was killed, and its
+        worker with it."""
         if self.ended:
             return
         shim_gone = self.shim is not None and not self.shim.alive()

@@ -3,7 +3,8 @@
 When one rank fails, the others fail too, a moment later and louder: their collectives time out or lose a peer. Order:
 
 0. the rendezvous port is taken (Paddle then aborts without a word)
-1. the earliest of: an exception that does not come from a collective, a death by a signal that cannot be a symptom (SIGKILL, SIGSEGV ...)
+1. the earliest of: an exception that does not come from a collective, a death by a signal that cannot be a symptom
+   (SIGKILL, SIGSEGV ...)
 2. a rank that ended badly without saying why
 3. a node that failed as a whole: it did not start in time, its launcher or its agent died
 4. a rank that left with 0 before its work was done
@@ -123,7 +124,7 @@ def choose(ends: Sequence[NodeEnd], run_name: str = "RUN") -> RootCause | None:
     """The root cause of these ends; None when every rank did what it was asked to."""
     candidates = [found for end in ends for rank in end.ranks if (found := _of_rank(rank)) is not None]
     candidates += [
-        _Candidate(0 if end.failure.kind == "port" else 3, end.failure.t, _of_node(end))
+        _Candidate(0 if end.failure.kind == "port" else 3, end.failure.t, _of_node(end, end.failure))
         for end in ends
         if end.failure is not None
     ]
@@ -214,12 +215,12 @@ def _of_code(end: RankEnd) -> RootCause:
 
 
 def _early_exit(end: RankEnd) -> RootCause:
-    return _cause(end, "left with exit code 0 before its work was done, while other ranks still ran", traceback=end.log_tail)
+    return _cause(
+        end, "left with exit code 0 before its work was done, while other ranks still ran", traceback=end.log_tail
+    )
 
 
-def _of_node(end: NodeEnd) -> RootCause:
-    failure = end.failure
-    assert failure is not None
+def _of_node(end: NodeEnd, failure: NodeFailure) -> RootCause:
     at = next((rank for rank in end.ranks if rank.rank == failure.rank), None)
     return RootCause(
         node=end.node,

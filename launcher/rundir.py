@@ -68,7 +68,8 @@ class RunDirectory:
 
     @classmethod
     def create(cls, runs_dir: Path, name: str) -> RunDirectory:
-        """Makes runs/NAME (0700) or takes the one that is there. Raises ConfigError for a bad name, CannotWriteError."""
+        """Makes runs/NAME (0700) or takes the one that is there. Raises ConfigError for a bad name,
+        CannotWriteError."""
         check_name(name)
         make_private_directory(runs_dir)
         path = runs_dir.resolve() / name
@@ -143,7 +144,8 @@ class RunDirectory:
     def lock(self) -> Iterator[str]:
         """Holds the run for this process; yields a note when an earlier holder ended without a word, else "".
 
-        The kernel releases the lock when the holder ends, however it ends. Raises UserError when another launch holds it, CannotWriteError.
+        The kernel releases the lock when the holder ends, however it ends. Raises UserError when another launch holds
+        it, CannotWriteError.
         """
         with writing(self.lock_file):
             handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -151,7 +153,13 @@ class RunDirectory:
             self._take(handle)
             note = _stale_note(read_json_object(self.lock_file))
             me = ProcessId.current()
-            owner = {"pid": me.pid, "start": me.start, "boot": boot_id(), "host": socket.gethostname(), "t": time.time()}
+            owner = {
+                "pid": me.pid,
+                "start": me.start,
+                "boot": boot_id(),
+                "host": socket.gethostname(),
+                "t": time.time(),
+            }
             _rewrite(handle, json.dumps(owner).encode())
             yield note
             _rewrite(handle, b"")
@@ -172,7 +180,8 @@ class RunDirectory:
             ) from None
 
     def write_status(self, status: Mapping[str, Any], durable: bool = False) -> None:
-        """Replaces status.json. A full disk is no reason to stop training: an OSError is reported once by `take_warnings`."""
+        """Replaces status.json. A full disk is no reason to stop training: an OSError is reported once by
+        `take_warnings`."""
         with self._tolerant("status.json"):
             write_json(self.status, status, durable)
 
@@ -200,7 +209,8 @@ class RunDirectory:
         return warnings
 
     def read_status(self) -> dict[str, Any] | None:
-        """status.json, its state replaced by "interrupted" when the supervisor is gone without a last word; None before the first launch."""
+        """status.json, its state replaced by "interrupted" when the supervisor is gone without a last word; None
+        before the first launch."""
         status = read_json_object(self.status)
         if status is not None and status.get("state") in ACTIVE_STATES and self.supervisor() is None:
             status["state"] = "interrupted"
@@ -223,7 +233,11 @@ class RunDirectory:
 def list_runs(runs_dir: Path) -> list[RunDirectory]:
     """The runs that have been launched, the one with the newest status first."""
     try:
-        found = [entry for entry in runs_dir.resolve().iterdir() if re.match(NAME_PATTERN, entry.name) and not entry.is_symlink()]
+        found = [
+            entry
+            for entry in runs_dir.resolve().iterdir()
+            if re.match(NAME_PATTERN, entry.name) and not entry.is_symlink()
+        ]
     except OSError:
         return []
     runs = [(run.status.stat().st_mtime, run) for run in map(RunDirectory, found) if run.status.is_file()]
@@ -233,11 +247,15 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
 def check_name(name: str) -> None:
     """Raises ConfigError when the name could not be a directory under runs/."""
     if re.fullmatch(NAME_PATTERN, name) is None:
-        raise ConfigError(f"run name {name!r}: 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit", "--name NAME")
+        raise ConfigError(
+            f"run name {name!r}: 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            "--name NAME",
+        )
 
 
 def make_private_directory(path: Path) -> None:
-    """Makes the directory with its parents, 0700, or accepts one of this user's own that is no symbolic link. Raises CannotWriteError."""
+    """Makes the directory with its parents, 0700, or accepts one of this user's own that is no symbolic link. Raises
+    CannotWriteError."""
     with writing(path):
         for folder in reversed((path, *path.parents)):
             with contextlib.suppress(FileExistsError):
@@ -245,9 +263,13 @@ def make_private_directory(path: Path) -> None:
         info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no directory"
-        raise CannotWriteError(f"{path}: is {kind}; runs are only written to real directories", "remove it or choose another --name")
+        raise CannotWriteError(
+            f"{path}: is {kind}; runs are only written to real directories", "remove it or choose another --name"
+        )
     if info.st_uid != os.geteuid():
-        raise CannotWriteError(f"{path}: belongs to user {info.st_uid}, not to you", "choose another --runs-dir or --name")
+        raise CannotWriteError(
+            f"{path}: belongs to user {info.st_uid}, not to you", "choose another --runs-dir or --name"
+        )
 
 
 @contextlib.contextmanager
@@ -269,7 +291,8 @@ def _rewrite(handle: int, content: bytes) -> None:
 def _stale_note(owner: Mapping[str, Any] | None) -> str:
     if not owner:
         return ""
-    return f"the earlier launch (process {owner.get('pid', '?')} on {owner.get('host', '?')}{_since(owner)}) ended without a word; continuing"
+    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{_since(owner)}"
+    return f"the earlier launch ({who}) ended without a word; continuing"
 
 
 def _since(owner: Mapping[str, Any]) -> str:

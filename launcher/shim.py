@@ -1,11 +1,14 @@
-"""One per rank, between Paddle's launcher and the worker: keeps the worker's whole output, records its end, leaves no orphan.
+"""One per rank, between Paddle's launcher and the worker: keeps the worker's whole output, records its end, leaves no
+orphan.
 
-Usage: shim.py WORKER [ARGUMENTS with --attempt-dir DIR --node N]; WORKER is a module name or a file that ends in .py. Paddle's launcher is a poor
-judge (it stops all ranks within 3 s of the first that ends, and its own death orphans them), so the shim
+Usage: shim.py WORKER [ARGUMENTS with --attempt-dir DIR --node N]; WORKER is a module name or a file that ends in .py.
+Paddle's launcher is a poor judge (it stops all ranks within 3 s of the first that ends, and its own death orphans
+them), so the shim
 
 - dies with the launcher, and the worker with the shim (parent-death signal);
 - forwards signals to the worker, which runs in a session of its own where the launcher's killpg does not reach;
-- keeps its own end back, once it is recorded, until the agent releases the node or is gone. So the agent alone decides when other ranks are stopped.
+- keeps its own end back, once it is recorded, until the agent releases the node or is gone. So the agent alone
+  decides when other ranks are stopped.
 
 Standard library only: it runs before, and whether or not, Paddle can be imported.
 """
@@ -53,14 +56,15 @@ def start_worker(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=handle,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=dies_with_me(),
+            preexec_fn=dies_with_me(),  # noqa: PLW1509  this process has one thread
         )
     finally:
         os.close(handle)
 
 
 def wait_and_forward(worker: subprocess.Popen[bytes]) -> int:
-    """Waits for the worker's end and forwards signals to it. Returns subprocess's returncode (negative: signal). Signals must be blocked."""
+    """Waits for the worker's end and forwards signals to it. Returns subprocess's returncode (negative: signal).
+    Signals must be blocked."""
     while worker.poll() is None:
         received = signal.sigwait((signal.SIGCHLD, *FORWARDED))
         if received in FORWARDED:
@@ -69,7 +73,8 @@ def wait_and_forward(worker: subprocess.Popen[bytes]) -> int:
 
 
 def hold(directory: Path) -> None:
-    """Waits until the agent releases the node, has ended, or a signal comes. Without an agent (a launch by hand) returns at once."""
+    """Waits until the agent releases the node, has ended, or a signal comes. Without an agent (a launch by hand)
+    returns at once."""
     agent = find_agent(directory)
     while agent is not None and agent.alive() and not (directory / RELEASE_FILE).exists():
         if signal.sigtimedwait(FORWARDED, HOLD_POLL_S) is not None:
@@ -96,11 +101,19 @@ def run(arguments: Sequence[str], rank: int) -> int:
     identity = ProcessId.current()
     worker = start_worker(worker_command(arguments), directory / f"rank-{rank}.log")
     child = ProcessId.of(worker.pid)
-    start = {"shim_pid": identity.pid, "shim_start": identity.start, "pid": worker.pid, "start": child.start if child else 0}
+    start = {
+        "shim_pid": identity.pid,
+        "shim_start": identity.start,
+        "pid": worker.pid,
+        "start": child.start if child else 0,
+    }
     write_json(directory / f"rank-{rank}.start.json", {"rank": rank, "node": options.node, "t": time.time(), **start})
     status = wait_and_forward(worker)
     end = {"returncode": status if status >= 0 else None, "signal": -status if status < 0 else None}
-    write_json(directory / f"rank-{rank}.exit.json", {"rank": rank, "node": options.node, "pid": worker.pid, "t": time.time(), **end})
+    write_json(
+        directory / f"rank-{rank}.exit.json",
+        {"rank": rank, "node": options.node, "pid": worker.pid, "t": time.time(), **end},
+    )
     hold(directory)
     return status if status >= 0 else 128 - status
 

@@ -1,8 +1,8 @@
 """What one attempt starts on each node: decided by the plan, printed by `plan`, sent to the agents, run by them.
 
-`LaunchSpec` is the part of a plan that does not change between attempts; `LaunchSpec.node_specs` turns it into one `NodeSpec` per node for a given
-attempt and port. Both are plain data that survives JSON. No value of a secret is ever in them: secrets are named, and each agent takes
-their values from its own environment.
+`LaunchSpec` is the part of a plan that does not change between attempts; `LaunchSpec.node_specs` turns it into one
+`NodeSpec` per node for a given attempt and port. Both are plain data that survives JSON. No value of a secret is ever
+in them: secrets are named, and each agent takes their values from its own environment.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Bounds:
     peer_grace_s: float = 2.0
     """After the first failure: time for the other ranks to say what happened to them before they are stopped."""
     early_exit_s: float = 10.0
-    """A rank that ends with 0 before it has reported its last phase, `done`, is called an early exit when others still run after this time."""
+    """A rank that ends with 0 before it has reported its last phase, `done`, is called an early exit when others
+    still run after this time."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class NodeSpec:
     prepare_argv: tuple[str, ...] = ()
     """Command that runs to its end before the ranks; empty: nothing."""
     prepare_env_names: tuple[str, ...] = ()
-    """Variables (proxies, tokens for downloads) that the agent passes from its own environment to the prepare command alone."""
+    """Variables (proxies, tokens for downloads) that the agent passes from its own environment to the prepare command
+    alone."""
     bounds: Bounds = field(default_factory=Bounds)
 
     @property

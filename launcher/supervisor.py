@@ -1,6 +1,7 @@
 """Runs a job: starts one agent per node, merges what they say, writes the run's history, and decides how it ended.
 
-The caller holds the run's lock. Everything happens in one thread, the main one: signals, pipes of the agents, the observer.
+The caller holds the run's lock. Everything happens in one thread, the main one: signals, pipes of the agents, the
+observer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from launcher.stop_requests import StopRequests
 MAX_PORT_TRIES = 3
 
 
-def supervise(launch: LaunchSpec, run: RunDirectory, observer: Observer | None, transport: Transport | None = None) -> Outcome:
+def supervise(
+    launch: LaunchSpec, run: RunDirectory, observer: Observer | None, transport: Transport | None = None
+) -> Outcome:
     """Runs the job to its end and returns how it ended; its exit code is the command's. The caller holds `run.lock()`.
 
     Raises UserError when the attempt cannot even be set up.
@@ -43,7 +46,9 @@ def supervise(launch: LaunchSpec, run: RunDirectory, observer: Observer | None, 
     return outcome
 
 
-def run_attempt(nodes: Sequence[NodeSpec], transport: Transport, run: RunDirectory, observer: Observer | None) -> Outcome:
+def run_attempt(
+    nodes: Sequence[NodeSpec], transport: Transport, run: RunDirectory, observer: Observer | None
+) -> Outcome:
     """Runs a single attempt. The caller holds `run.lock()`."""
     with StopRequests() as stop:
         ends = _run_attempt(nodes, transport, run, History(run, observer), stop)
@@ -67,7 +72,9 @@ def _with_free_port(launch: LaunchSpec, history: History) -> LaunchSpec:
     except OSError as error:
         raise UnavailableError(str(error), "end other jobs on this machine") from error
     if launch.start_port:
-        history.message(f"{ports.holder(launch.start_port) or f'port {launch.start_port} is in use'}; using {port}", "info")
+        history.message(
+            f"{ports.holder(launch.start_port) or f'port {launch.start_port} is in use'}; using {port}", "info"
+        )
     return launch.with_port(port)
 
 
@@ -85,6 +92,7 @@ def conclude(ends: Sequence[NodeEnd], stop: StopRequests, attempt: int, run_name
             codes = {rank.returncode for end in ends for rank in end.ranks}
             saved = Exit.PREEMPTED in codes and codes <= {Exit.PREEMPTED, Exit.DONE}
             return Outcome("stopped", int(Exit.PREEMPTED) if saved else stop.exit_code, attempt=attempt)
-        cause = RootCause(None, None, "", None, "", "ended without a reason that could be found", "", int(Exit.INTERNAL))
+        cause = RootCause(
+            None, None, "", None, "", "ended without a reason that could be found", "", int(Exit.INTERNAL)
+        )
     return Outcome("failed", cause.exit_code, cause, attempt)
-

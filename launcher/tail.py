@@ -11,7 +11,8 @@ _CHUNK_BYTES = 2**18
 
 
 class JsonLinesTail:
-    """Yields each complete line of a growing file once. Lines that are no JSON object, or longer than 1 MiB, are skipped."""
+    """Yields each complete line of a growing file once. Lines that are no JSON object, or longer than 1 MiB, are
+    skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -20,7 +21,8 @@ class JsonLinesTail:
         self._skipping = False
 
     def read(self) -> list[dict[str, Any]]:
-        """The objects appended since the last call, at most 256 KiB of them; empty when there are none, or no file yet."""
+        """The objects appended since the last call, at most 256 KiB of them; empty when there are none, or no file
+        yet."""
         try:
             with open(self._path, "rb") as file:
                 file.seek(self._offset)

@@ -1,4 +1,5 @@
-"""Real launches for tests: a run directory, a launch spec with a fake or the real Paddle launcher, and a search for processes left behind."""
+"""Real launches for tests: a run directory, a launch spec with a fake or the real Paddle launcher, and a search for
+processes left behind."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from launcher.supervisor import supervise
 from tests.launches import FAKES, ROOT, Recorder, left_behind, wait_until
 
 pytest.importorskip("paddle", reason="needs Paddle")
+CANARY = b"canary-0815"
 BOUNDS = Bounds(startup_timeout_s=90, stop_grace_s=20)
 
 
@@ -54,7 +55,8 @@ def test_ranks_meet_and_reduce(run: RunDirectory, nproc: int) -> None:
 
 def test_the_rank_that_raised_is_named_while_its_peer_reduces(run: RunDirectory) -> None:
     outcome, _ = supervised(run, spec(run, 2, "--steps", "100000", "--do", "1:raise"))
-    assert outcome.root_cause is not None and outcome.exit_code == 1
+    assert outcome.root_cause is not None
+    assert outcome.exit_code == 1
     assert outcome.root_cause.line() == "node 0 rank 1, stage finetune, step 3: ValueError: bad data row 17"
     assert 'raise ValueError("bad data row 17")' in outcome.root_cause.traceback
     assert left_behind(run) == []
@@ -64,8 +66,9 @@ def test_a_taken_port_of_the_users_choice_names_its_holder(run: RunDirectory) ->
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         outcome, _ = supervised(run, spec(run, 2, start_port=port, port_fixed=True))
-    assert outcome.exit_code == 69 and outcome.root_cause is not None
-    assert outcome.root_cause.what == f"port {port} is in use by process {os.getpid()} (python)" or str(os.getpid()) in outcome.root_cause.what
+    assert outcome.exit_code == 69
+    assert outcome.root_cause is not None
+    assert outcome.root_cause.what.startswith(f"port {port} is in use by process {os.getpid()} (")
 
 
 def test_another_port_is_taken_when_the_planned_one_is_in_use(run: RunDirectory) -> None:
@@ -87,7 +90,7 @@ class Started:
             "sys.exit(supervised(run, spec(run, 2, '--steps', '100000'))[0].exit_code)"
         )
         command = [sys.executable, "-c", code, str(run.path)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "SOME_API_TOKEN": "canary-0815", "HF_TOKEN": "canary-0815"}
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "SOME_API_TOKEN": CANARY.decode(), "HF_TOKEN": CANARY.decode()}
         self.process = subprocess.Popen(command, cwd=ROOT, env=env)
         self.node = run.attempt(0).node(0)
         wait_until(lambda: self.has_stepped(0) and self.has_stepped(1), 60)
@@ -114,13 +117,6 @@ def started(run: RunDirectory) -> Started:
     return Started(run)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_makes_every_rank_leave_with_75(started: Started, signum: int) -> None:
-    started.process.send_signal(signum)
-    assert started.process.wait(30) == 75
-    assert left_behind(started.run) == []
-
-
 @pytest.mark.parametrize("who", ["supervisor", "agent", "launcher", "rank"])
 def test_kill_9_leaves_no_process(started: Started, who: str) -> None:
     before = started.processes()
@@ -132,7 +128,9 @@ def test_kill_9_leaves_no_process(started: Started, who: str) -> None:
     if who != "supervisor":
         cause = (started.run.read_status() or {})["root_cause"]
         words = {"agent": "the agent of node 0", "launcher": "paddle.distributed.launch", "rank": "rank 1"}[who]
-        assert words in cause["line"] and "SIGKILL" in cause["line"] and code in (1, 69)
+        assert words in cause["line"]
+        assert "SIGKILL" in cause["line"]
+        assert code in (1, 69)
 
 
 def test_sigterm_to_paddles_launcher_is_a_stop(started: Started) -> None:
@@ -141,28 +139,22 @@ def test_sigterm_to_paddles_launcher_is_a_stop(started: Started) -> None:
     assert left_behind(started.run) == []
 
 
-def test_a_secret_is_in_no_file_and_no_command_line(started: Started) -> None:
-    lines = [path.read_bytes() for pid in started.processes() if (path := Path(f"/proc/{pid}/cmdline")).exists()]
-    environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in started.processes()]
-    started.process.send_signal(signal.SIGINT)
-    started.process.wait(30)
-    assert len(lines) == 5 and not any(b"canary-0815" in text for text in (*lines, *environments))
-    for path in started.run.path.rglob("*"):
-        if path.is_file():
-            assert b"canary-0815" not in path.read_bytes(), path
-            assert path.stat().st_mode & 0o077 == 0, path
-
-
-def test_nothing_but_the_rendezvous_store_listens_on_every_address(started: Started) -> None:
+def test_a_run_shows_no_secret_opens_no_port_of_its_own_and_stops_when_asked(started: Started) -> None:
     """Paddle's own store binds every address and cannot be told otherwise; nothing else of a run may."""
-    store = int(next(event for event in started.run.read_events() if event["type"] == "attempt_start")["start_port"])
-    listeners = set()
-    for pid in (*started.processes(), started.process.pid, started.pid("agent")):
-        for port in range(1, 65536) if False else _listening_ports(pid):
-            listeners.add(port)
+    store = next(int(event["start_port"]) for event in started.run.read_events() if event["type"] == "attempt_start")
+    pids = [*started.processes(), started.process.pid, started.pid("agent")]
+    listening = {port for pid in pids for port in _listening_ports(pid)}
+    shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+    shown += [Path(f"/proc/{pid}/environ").read_bytes() for pid in started.processes()]
     started.process.send_signal(signal.SIGINT)
-    started.process.wait(30)
-    assert listeners == {store}
+    assert started.process.wait(30) == 75
+    assert left_behind(started.run) == []
+    assert listening == {store}
+    assert len(pids) == 7
+    assert not any(CANARY in text for text in shown)
+    for path in started.run.path.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+        assert path.is_dir() or CANARY not in path.read_bytes(), path
 
 
 def _listening_ports(pid: int) -> set[int]:
@@ -178,5 +170,6 @@ def test_ports_are_found_and_their_holder_named() -> None:
     with socket.create_server(("127.0.0.1", start)):
         assert not ports.is_free(start)
         holder = ports.holder(start)
-        assert holder is not None and holder.pid == os.getpid()
+        assert holder is not None
+        assert holder.pid == os.getpid()
     assert ports.holder(start) is None

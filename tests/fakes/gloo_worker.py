@@ -1,9 +1,11 @@
 """A small real rank: all-reduces over Paddle's process group at every step and can fail as `--do RANK:WHAT` says."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -28,6 +30,15 @@ def enter(phase: str, step: int = 0) -> None:
         file.write(json.dumps({"t": time.time(), "type": "phase", **place}) + "\n")
 
 
+def wait_for_store() -> None:
+    """Paddle's own retry waits 3 s when the store of rank 0 does not listen yet."""
+    host, port = os.environ["PADDLE_MASTER"].split(":")
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        time.sleep(0.05)
+
+
 def main() -> int:
     enter("import")
     import paddle
@@ -37,6 +48,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     enter("rendezvous")
     if world > 1:
+        if rank > 0:
+            wait_for_store()
         dist.init_parallel_env()
     total = 0.0
     for step in range(1, options.steps + 1):

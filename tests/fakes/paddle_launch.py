@@ -1,6 +1,7 @@
 """Stands in for `python -m paddle.distributed.launch` where its import time is too long: starts N shims as it does.
 
-Each in a session of its own, with PADDLE_TRAINER_ID; it stops all within 3 s of the first that fails, and orphans all when it is killed.
+Each in a session of its own, with PADDLE_TRAINER_ID; it stops all within 3 s of the first that fails, and orphans all
+when it is killed.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""A supervisor in a process of its own: runs the fake worker in the run directory given first, prints nothing, exits as a command would."""
+"""A supervisor in a process of its own: runs the fake worker in the run directory given first, prints nothing, exits
+as a command would."""
 
 import sys
 from pathlib import Path

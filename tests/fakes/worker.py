@@ -1,4 +1,5 @@
-"""A rank without Paddle: writes the records, heartbeats and error files of a real one, and misbehaves as `--do RANK:WHAT` says."""
+"""A rank without Paddle: writes the records, heartbeats and error files of a real one, and misbehaves as `--do
+RANK:WHAT` says."""
 
 import argparse
 import json
@@ -42,7 +43,13 @@ def enter(phase: str, step: int = 0) -> None:
 
 def write_error(error: BaseException, collective: bool) -> None:
     fields = {"rank": rank, "node": options.node, "t": time.time(), "type": type(error).__name__, "message": str(error)}
-    fields |= {"traceback": traceback.format_exc(), "collective": collective, "exit_code": 1, "user_error": False, "hint": ""}
+    fields |= {
+        "traceback": traceback.format_exc(),
+        "collective": collective,
+        "exit_code": 1,
+        "user_error": False,
+        "hint": "",
+    }
     (options.attempt_dir / "errors" / f"rank-{rank}.json").write_text(json.dumps({**place, **fields}))
 
 
@@ -87,7 +94,7 @@ def main() -> int:
 
 try:
     code = main()
-except Exception as error:
+except Exception as error:  # noqa: BLE001  every failure is recorded
     traceback.print_exc()
     write_error(error, isinstance(error, ConnectionError))
     sys.exit(1)

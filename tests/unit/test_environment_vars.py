@@ -33,23 +33,39 @@ SHELL = {
 
 def test_only_what_is_known_to_be_wanted_is_kept() -> None:
     kept = allowed(SHELL)
-    assert set(kept) == {"PATH", "HOME", "LC_ALL", "NCCL_DEBUG", "OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "BERT4DOC_CACHE"}
+    assert set(kept) == {
+        "PATH",
+        "HOME",
+        "LC_ALL",
+        "NCCL_DEBUG",
+        "OMP_NUM_THREADS",
+        "MKL_DEBUG_CPU_TYPE",
+        "BERT4DOC_CACHE",
+    }
     assert allowed({"CUDA_VISIBLE_DEVICES": "1,2"}) == {"CUDA_VISIBLE_DEVICES": "1,2"}
 
 
 def test_ranks_get_threads_and_the_configs_variables() -> None:
     env = rank_environment(SHELL, {"NCCL_DEBUG": "WARN", "MY_FLAG": "1"}, "/root-of-tree", 3)
-    assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["NCCL_DEBUG"], env["MY_FLAG"]) == ("3", "3", "WARN", "1")
+    assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["NCCL_DEBUG"], env["MY_FLAG"]) == (
+        "3",
+        "3",
+        "WARN",
+        "1",
+    )
     assert (env["PYTHONPATH"], env["PYTHONUNBUFFERED"]) == ("/root-of-tree", "1")
     assert not any("s3cret" in value for value in env.values())
 
 
 def test_only_the_prepare_command_gets_what_is_passed_by_name() -> None:
     agent = agent_environment(SHELL, "/root-of-tree", ("https_proxy", "absent"))
-    assert agent["https_proxy"] == SHELL["https_proxy"] and "HF_TOKEN" not in agent and "absent" not in agent
+    assert agent["https_proxy"] == SHELL["https_proxy"]
+    assert "HF_TOKEN" not in agent
+    assert "absent" not in agent
     ranks = rank_environment(SHELL, {}, "/root-of-tree", 1)
     env = prepare_environment(agent, ranks, ("https_proxy",))
-    assert env["https_proxy"] == SHELL["https_proxy"] and "OMP_NUM_THREADS" not in env
+    assert env["https_proxy"] == SHELL["https_proxy"]
+    assert "OMP_NUM_THREADS" not in env
     assert "https_proxy" not in ranks
 
 

@@ -29,7 +29,8 @@ def test_a_planted_link_is_replaced_not_followed(tmp_path: Path) -> None:
     target.write_text("precious")
     (tmp_path / "x").symlink_to(target)
     write_atomic(tmp_path / "x", b"new")
-    assert target.read_text() == "precious" and (tmp_path / "x").read_bytes() == b"new"
+    assert target.read_text() == "precious"
+    assert (tmp_path / "x").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"text"', "{" * 100000])
@@ -77,11 +78,13 @@ def test_a_pipe_carries_objects_and_tells_its_end() -> None:
     writer.write({"a": 1})
     os.write(write_fd, b'noise\n{"b"')
     assert readable((read_fd,), 1) == {read_fd}
-    assert reader.read() == [{"a": 1}] and not reader.eof
+    assert reader.read() == [{"a": 1}]
+    before = reader.eof
     os.write(write_fd, b": 2}\n")
     assert reader.read() == [{"b": 2}]
     os.close(write_fd)
-    assert reader.read() == [] and reader.eof
+    assert reader.read() == []
+    assert (before, reader.eof) == (False, True)
     os.close(read_fd)
 
 
@@ -91,14 +94,18 @@ def test_a_writer_notices_that_nobody_reads() -> None:
     assert writer.has_room()
     os.close(read_fd)
     writer.write({"a": 1})
-    assert writer.broken and not writer.has_room()
+    assert writer.broken
+    assert not writer.has_room()
     os.close(write_fd)
 
 
 def test_a_spec_survives_json_and_names_the_ranks_of_its_node() -> None:
-    launch = LaunchSpec("/tree", "/py", "/runs/x", (NodeShape("10.0.0.1", 2, ("0", "1"), "eth0"), NodeShape("10.0.0.2", 3)), ("--a",))
+    launch = LaunchSpec(
+        "/tree", "/py", "/runs/x", (NodeShape("10.0.0.1", 2, ("0", "1"), "eth0"), NodeShape("10.0.0.2", 3)), ("--a",)
+    )
     first, second = launch.with_port(6000).node_specs(7, "id")
-    assert NodeSpec.from_json(first.to_json()) == first and isinstance(first.bounds, Bounds)
+    assert NodeSpec.from_json(first.to_json()) == first
+    assert isinstance(first.bounds, Bounds)
     assert (list(first.ranks), list(second.ranks), launch.world_size) == ([0, 1], [2, 3, 4], 5)
     assert second.env["BERT4DOC_ATTEMPT"] == second.marker == "id/007/1"
     assert first.env["GLOO_SOCKET_IFNAME"] == "eth0"

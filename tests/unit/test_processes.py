@@ -20,7 +20,8 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(SLEEP, stdout=-1, env={**os.environ, "TEST_MARK": "abc/000/0"})
-    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
     yield process
     process.kill()
     process.wait()
@@ -29,7 +30,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_process_is_alive_until_it_ends(sleeper: subprocess.Popen[bytes]) -> None:
     identity = ProcessId.of(sleeper.pid)
-    assert identity is not None and identity.alive()
+    assert identity is not None
+    assert identity.alive()
     sleeper.kill()
     while identity.alive():
         time.sleep(0.01)
@@ -43,7 +45,8 @@ def test_a_reused_pid_is_not_signalled(sleeper: subprocess.Popen[bytes]) -> None
     assert identity is not None
     assert not ProcessId(identity.pid, identity.start - 1).send(signal.SIGKILL)
     assert sleeper.poll() is None
-    assert identity.send(signal.SIGKILL) and sleeper.wait() == -9
+    assert identity.send(signal.SIGKILL)
+    assert sleeper.wait() == -9
     assert not identity.send(signal.SIGKILL)
 
 
@@ -53,7 +56,8 @@ def test_a_name_with_spaces_and_brackets_does_not_confuse_the_start_time(tmp_pat
     process = subprocess.Popen([str(program), "60"])
     try:
         identity = ProcessId.of(process.pid)
-        assert identity is not None and identity.alive()
+        assert identity is not None
+        assert identity.alive()
         assert identity.start >= ProcessId.current().start
     finally:
         process.kill()
@@ -65,7 +69,8 @@ def test_only_the_marked_are_found_and_killed(sleeper: subprocess.Popen[bytes]) 
     try:
         assert [(i.pid, value) for i, value in marked("TEST_MARK", "abc/")] == [(sleeper.pid, "abc/000/0")]
         assert kill_until_gone(lambda: (identity for identity, _ in marked("TEST_MARK", "abc/"))) == []
-        assert sleeper.wait() == -9 and other.poll() is None
+        assert sleeper.wait() == -9
+        assert other.poll() is None
     finally:
         other.kill()
         other.wait()
@@ -78,9 +83,11 @@ def test_a_child_dies_with_its_parent() -> None:
         "child.stdout.readline(); print(child.pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, cwd=Path(__file__).parents[2])
-    assert parent.stdout is not None and parent.stdin is not None
+    assert parent.stdout is not None
+    assert parent.stdin is not None
     child = ProcessId.of(int(parent.stdout.readline()))
-    assert child is not None and child.alive()
+    assert child is not None
+    assert child.alive()
     parent.kill()
     parent.communicate()
     deadline = time.monotonic() + 5

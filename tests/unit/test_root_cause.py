@@ -12,8 +12,17 @@ from launcher.root_cause import NodeEnd, NodeFailure, RankEnd, choose, last_exce
 
 
 def error(rank: int, t: float, message: str, collective: bool = False, **more: Any) -> RankEnd:
-    fields = {"t": t, "type": "ValueError", "message": message, "traceback": "TB", "collective": collective, "exit_code": 1}
-    return RankEnd(rank, 0, returncode=1, t=t + 1, error={**fields, "stage": "finetune", "step": 17, "phase": "step", **more})
+    fields = {
+        "t": t,
+        "type": "ValueError",
+        "message": message,
+        "traceback": "TB",
+        "collective": collective,
+        "exit_code": 1,
+    }
+    return RankEnd(
+        rank, 0, returncode=1, t=t + 1, error={**fields, "stage": "finetune", "step": 17, "phase": "step", **more}
+    )
 
 
 def chosen(*ranks: RankEnd, failure: NodeFailure | None = None) -> Any:
@@ -21,7 +30,9 @@ def chosen(*ranks: RankEnd, failure: NodeFailure | None = None) -> Any:
 
 
 def test_the_earliest_exception_wins_over_an_earlier_collective_one() -> None:
-    cause = chosen(error(0, 10.0, "gloo TIMEOUT", collective=True), error(1, 10.5, "bad data row 17"), error(2, 11.0, "later"))
+    cause = chosen(
+        error(0, 10.0, "gloo TIMEOUT", collective=True), error(1, 10.5, "bad data row 17"), error(2, 11.0, "later")
+    )
     assert cause.line() == "node 0 rank 1, stage finetune, step 17: ValueError: bad data row 17"
     assert (cause.traceback, cause.exit_code) == ("TB", 1)
 
@@ -44,7 +55,8 @@ def test_sigkill_blames_the_memory_only_as_far_as_the_kernel_counted() -> None:
     assert "possibly the out-of-memory killer" in chosen(killed).what
     counted = chosen(RankEnd(0, 0, signal=signal.SIGKILL, t=1.0, oom_kills=1))
     assert counted.what == "killed (SIGKILL) by the kernel's out-of-memory killer"
-    assert "micro_batch" in counted.hint and "./run.sh resume trial" in counted.hint
+    assert "micro_batch" in counted.hint
+    assert "./run.sh resume trial" in counted.hint
 
 
 def test_an_abort_inside_gloo_is_a_symptom_and_a_plain_one_is_not() -> None:
@@ -61,7 +73,10 @@ def test_an_abort_inside_gloo_is_a_symptom_and_a_plain_one_is_not() -> None:
         (RankEnd(0, 0, signal=15, t=1.0), "terminated (SIGTERM): by something outside this launcher"),
         (RankEnd(0, 0, signal=40, t=1.0), "crashed (signal 40)"),
         (RankEnd(0, 0, returncode=3, t=1.0), "ended with exit code 3"),
-        (RankEnd(0, 0, returncode=0, t=1.0), "left with exit code 0 before its work was done, while other ranks still ran"),
+        (
+            RankEnd(0, 0, returncode=0, t=1.0),
+            "left with exit code 0 before its work was done, while other ranks still ran",
+        ),
         (RankEnd(0, 0, t=1.0), "vanished: neither an exit code nor a signal was recorded"),
     ],
 )
@@ -91,7 +106,10 @@ def test_a_taken_port_explains_the_aborts_that_it_causes() -> None:
     assert chosen(RankEnd(0, 0, signal=signal.SIGABRT, t=1.0), failure=port).what == "port 6000 is in use"
     startup = NodeFailure("startup", "no first step", 9.0, 69, rank=0, phase="load")
     assert chosen(error(1, 10.0, "x"), failure=startup).rank == 1
-    assert chosen(RankEnd(0, 0, stopped_by_agent=True), failure=startup).line() == "node 0 rank 0, during load: no first step"
+    assert (
+        chosen(RankEnd(0, 0, stopped_by_agent=True), failure=startup).line()
+        == "node 0 rank 0, during load: no first step"
+    )
 
 
 def test_the_last_word_survives_json() -> None:

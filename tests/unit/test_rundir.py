@@ -78,7 +78,10 @@ def test_the_id_stays_and_differs_between_runs(run: RunDirectory) -> None:
 def test_a_second_launch_is_refused_and_told_who_holds_the_run(run: RunDirectory) -> None:
     with run.lock() as note:
         assert note == ""
-        with pytest.raises(UserError, match=f"held by another launch: process {os.getpid()} on .*, started 20"), run.lock():
+        with (
+            pytest.raises(UserError, match=f"held by another launch: process {os.getpid()} on .*, started 20"),
+            run.lock(),
+        ):
             pass
     with run.lock() as note:
         assert note == ""
@@ -92,7 +95,8 @@ def test_the_lock_of_a_killed_holder_is_taken_over_and_explained(run: RunDirecto
     holder = subprocess.run([sys.executable, "-c", code, str(run.path)], cwd=ROOT, timeout=20, check=False)
     assert holder.returncode == -9
     with run.lock() as note:
-        assert "ended without a word" in note and "process" in note
+        assert "ended without a word" in note
+        assert "process" in note
 
 
 def test_only_one_of_many_launches_at_once_gets_the_run(run: RunDirectory) -> None:
@@ -114,7 +118,8 @@ def test_attempts_are_counted(run: RunDirectory) -> None:
     run.attempt(0).make(1)
     run.attempt(9).make(1)
     (run.path / "attempts" / "notes").mkdir()
-    assert run.attempts() == [0, 9] and run.next_attempt() == 10
+    assert run.attempts() == [0, 9]
+    assert run.next_attempt() == 10
 
 
 def test_a_status_is_interrupted_when_its_supervisor_is_gone(run: RunDirectory) -> None:
@@ -122,10 +127,12 @@ def test_a_status_is_interrupted_when_its_supervisor_is_gone(run: RunDirectory) 
     me = ProcessId.current()
     status = {"state": "running", "pid": me.pid, "start": me.start, "boot": boot_id()}
     run.write_status(status)
-    assert run.read_status() == status and run.supervisor() == me
+    assert run.read_status() == status
+    assert run.supervisor() == me
     for change in ({"start": me.start + 1}, {"boot": "another"}, {"pid": None}):
         run.write_status({**status, **change})
-        assert (run.read_status() or {})["state"] == "interrupted" and run.supervisor() is None
+        assert (run.read_status() or {})["state"] == "interrupted"
+        assert run.supervisor() is None
     run.write_status({**status, "state": "finished", "boot": "another"})
     assert (run.read_status() or {})["state"] == "finished"
 
@@ -134,7 +141,8 @@ def test_a_disk_that_is_full_costs_the_record_and_says_so_once(run: RunDirectory
     run.events.mkdir()
     for _ in range(3):
         run.append_event({"type": "x"})
-    assert len(run.take_warnings()) == 1 and run.take_warnings() == []
+    assert len(run.take_warnings()) == 1
+    assert run.take_warnings() == []
 
 
 def test_events_are_read_back_without_a_torn_last_line(run: RunDirectory) -> None:

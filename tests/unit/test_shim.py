@@ -24,7 +24,16 @@ class Shim:
         self.directory.mkdir(exist_ok=True)
         worker = tmp_path / "worker.py"
         worker.write_text(code)
-        command = [sys.executable, "-u", str(ROOT / "launcher/shim.py"), str(worker), "--attempt-dir", str(tmp_path), "--node", "1"]
+        command = [
+            sys.executable,
+            "-u",
+            str(ROOT / "launcher/shim.py"),
+            str(worker),
+            "--attempt-dir",
+            str(tmp_path),
+            "--node",
+            "1",
+        ]
         self.process = subprocess.Popen(command, env={**os.environ, "PADDLE_TRAINER_ID": "3"}, start_new_session=True)
 
     def file(self, name: str) -> dict[str, object] | None:
@@ -45,13 +54,17 @@ class Shim:
         ("1/0", 1, None, 1),
     ],
 )
-def test_the_end_is_recorded(tmp_path: Path, code: str, returncode: int | None, signum: int | None, status: int) -> None:
+def test_the_end_is_recorded(
+    tmp_path: Path, code: str, returncode: int | None, signum: int | None, status: int
+) -> None:
     shim = Shim(tmp_path, code)
     assert shim.process.wait(20) == status
     end, start = shim.file("exit"), shim.file("start")
-    assert end is not None and start is not None
+    assert end is not None
+    assert start is not None
     assert (end["rank"], end["node"], end["returncode"], end["signal"]) == (3, 1, returncode, signum)
-    assert start["shim_pid"] == shim.process.pid and start["pid"] == end["pid"]
+    assert start["shim_pid"] == shim.process.pid
+    assert start["pid"] == end["pid"]
 
 
 def test_all_output_goes_to_the_log_and_the_log_is_private(tmp_path: Path) -> None:
@@ -73,7 +86,9 @@ def test_signals_reach_the_worker(tmp_path: Path, signum: int) -> None:
 
 
 def test_the_worker_dies_with_the_shim(tmp_path: Path) -> None:
-    shim = Shim(tmp_path, "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)")
+    shim = Shim(
+        tmp_path, "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
+    )
     wait_until(lambda: "up" in shim.log())
     worker = ProcessId.of(int((shim.file("start") or {})["pid"]))  # type: ignore[call-overload]
     assert worker is not None

@@ -67,7 +67,8 @@ def test_the_first_signal_saves_and_exits_with_75(supervised: Supervised, signum
     supervised.process.send_signal(signum)
     assert supervised.process.wait(20) == 75
     status = supervised.run.read_status()
-    assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)
+    assert status is not None
+    assert (status["state"], status["exit_code"]) == ("stopped", 75)
     assert (supervised.run.attempt(0).stop_file).read_text() == signal.Signals(signum).name
     assert left_behind(supervised.run) == []
 
@@ -83,7 +84,9 @@ def test_a_second_interrupt_ends_the_run_at_once(run: RunDirectory) -> None:
     assert left_behind(run) == []
 
 
-@pytest.mark.parametrize(("who", "signum"), [("pid", signal.SIGUSR1), ("shim_pid", signal.SIGTERM), ("agent", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("who", "signum"), [("pid", signal.SIGUSR1), ("shim_pid", signal.SIGTERM), ("agent", signal.SIGTERM)]
+)
 def test_a_signal_to_any_part_saves_and_exits_with_75(supervised: Supervised, who: str, signum: int) -> None:
     os.kill(supervised.pid(who), signum)
     if who != "agent":
@@ -106,7 +109,8 @@ def test_kill_9_of_any_part_is_named_and_leaves_nothing(supervised: Supervised, 
     os.kill(supervised.pid(who), signal.SIGKILL)
     assert supervised.process.wait(20) in (1, 69)
     status = supervised.run.read_status()
-    assert status is not None and words in status["root_cause"]["line"]
+    assert status is not None
+    assert words in status["root_cause"]["line"]
     assert left_behind(supervised.run) == []
 
 
@@ -114,13 +118,15 @@ def test_kill_9_of_any_part_is_named_and_leaves_nothing(supervised: Supervised, 
 def test_nothing_outlives_the_supervisor(supervised: Supervised, signum: int) -> None:
     worker = ProcessId.of(supervised.pid("pid"))
     agent = ProcessId.of(supervised.pid("agent"))
-    assert worker is not None and agent is not None
+    assert worker is not None
+    assert agent is not None
     assert len(left_behind(supervised.run)) >= 5, "launcher, two shims, two workers"
     supervised.process.send_signal(signum)
     supervised.process.wait()
     wait_until(lambda: not left_behind(supervised.run) and not agent.alive() and not worker.alive(), 5)
     status = supervised.run.read_status()
-    assert status is not None and status["state"] == "interrupted"
+    assert status is not None
+    assert status["state"] == "interrupted"
 
 
 def test_nothing_outlives_a_supervisor_and_an_agent_that_die_together(supervised: Supervised) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launcher.rundir import RunDirectory
-from tests.launches import Bounds, Recorder, fake_launch, launch, left_behind
+from launcher.spec import Bounds
+from tests.launches import Recorder, fake_launch, launch, left_behind
 
 
 @pytest.fixture
@@ -23,9 +24,10 @@ def test_a_run_that_works_is_finished(run: RunDirectory) -> None:
     status = run.read_status()
     assert status is not None
     assert (status["state"], status["step"], status["total_steps"], status["exit_code"]) == ("finished", 5, 5, 0)
-    assert [event["type"] for event in run.read_events()][0] == "attempt_start"
+    assert next(event["type"] for event in run.read_events()) == "attempt_start"
     assert {event["rank"] for event in seen.of_type("rank_exit")} == {0, 1}
-    assert seen.of_type("rank") and seen.of_type("heartbeats")
+    assert seen.of_type("rank")
+    assert seen.of_type("heartbeats")
     assert left_behind(run) == []
 
 
@@ -33,32 +35,42 @@ def test_the_rank_that_raised_is_named_not_its_peers(run: RunDirectory) -> None:
     outcome, _ = launch(run, "--do", "1:raise=bad data row 17", "--do", "0:collective=0.2", "--steps", "500")
     assert outcome.root_cause is not None
     assert outcome.root_cause.line() == "node 0 rank 1, stage finetune, step 3: ValueError: bad data row 17"
-    assert "Traceback" in outcome.root_cause.traceback and outcome.exit_code == 1
+    assert "Traceback" in outcome.root_cause.traceback
+    assert outcome.exit_code == 1
     assert run.read_status()["root_cause"]["line"] == outcome.root_cause.line()  # type: ignore[index]
     assert left_behind(run) == []
 
 
 def test_a_rank_that_never_ends_is_killed_with_its_children(run: RunDirectory) -> None:
     outcome, _ = launch(run, "--do", "1:raise=x", "--do", "0:hang")
-    assert outcome.root_cause is not None and outcome.root_cause.rank == 1
+    assert outcome.root_cause is not None
+    assert outcome.root_cause.rank == 1
     assert left_behind(run) == []
 
 
 @pytest.mark.parametrize(
     ("action", "words"),
-    [("kill=9", "killed (SIGKILL)"), ("kill=11", "crashed (SIGSEGV)"), ("exit=3", "exit code 3"), ("exit=0", "left with exit code 0")],
+    [
+        ("kill=9", "killed (SIGKILL)"),
+        ("kill=11", "crashed (SIGSEGV)"),
+        ("exit=3", "exit code 3"),
+        ("exit=0", "left with exit code 0"),
+    ],
 )
 def test_ends_without_an_exception_are_named(run: RunDirectory, action: str, words: str) -> None:
     outcome, _ = launch(run, "--do", f"1:{action}", "--steps", "500")
     assert outcome.root_cause is not None
-    assert outcome.root_cause.rank == 1 and words in outcome.root_cause.what
-    assert outcome.state == "failed" and outcome.exit_code == 1
+    assert outcome.root_cause.rank == 1
+    assert words in outcome.root_cause.what
+    assert outcome.state == "failed"
+    assert outcome.exit_code == 1
     assert left_behind(run) == []
 
 
 def test_a_collective_failure_alone_is_the_cause(run: RunDirectory) -> None:
     outcome, _ = launch(run, "--do", "0:collective=0.1", "--steps", "500")
-    assert outcome.root_cause is not None and "Connection closed by peer" in outcome.root_cause.what
+    assert outcome.root_cause is not None
+    assert "Connection closed by peer" in outcome.root_cause.what
 
 
 def test_ranks_that_do_not_get_going_are_named_with_their_phase(run: RunDirectory) -> None:
@@ -83,13 +95,15 @@ def test_a_syntax_error_is_named(run: RunDirectory, tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("def f(:\n")
     outcome, _ = launch(run, worker=str(broken))
-    assert outcome.root_cause is not None and outcome.root_cause.what.startswith("SyntaxError")
+    assert outcome.root_cause is not None
+    assert outcome.root_cause.what.startswith("SyntaxError")
 
 
 def test_a_missing_interpreter_is_named(run: RunDirectory) -> None:
     outcome, _ = launch(run, python="/nowhere/python")
     assert outcome.root_cause is not None
-    assert "/nowhere/python" in outcome.root_cause.what and outcome.state == "failed"
+    assert "/nowhere/python" in outcome.root_cause.what
+    assert outcome.state == "failed"
 
 
 def test_a_failing_prepare_command_ends_the_run_with_its_own_words(run: RunDirectory, tmp_path: Path) -> None:
@@ -98,9 +112,12 @@ def test_a_failing_prepare_command_ends_the_run_with_its_own_words(run: RunDirec
         {"type": "prepare", "what": "read", "label": "TREC train", "done": 1, "total": 2, "unit": "rows"},
         {"type": "error", "message": "train.tsv:3: no label", "hint": "mend the row", "exit_code": 65},
     ]
-    script.write_text(f"import json, sys\nfor line in {lines!r}:\n    print(json.dumps(line), flush=True)\nsys.exit(65)\n")
+    script.write_text(
+        f"import json, sys\nfor line in {lines!r}:\n    print(json.dumps(line), flush=True)\nsys.exit(65)\n"
+    )
     outcome, seen = launch(run, prepare_argv=(fake_launch(run).python, str(script)))
-    assert outcome.exit_code == 65 and outcome.root_cause is not None
+    assert outcome.exit_code == 65
+    assert outcome.root_cause is not None
     assert (outcome.root_cause.what, outcome.root_cause.hint) == ("train.tsv:3: no label", "mend the row")
     assert seen.of_type("prepare")[0]["label"] == "TREC train"
 
