@@ -21,7 +21,7 @@ def config_path(argument: str) -> Path:
     The file may not exist: the loader then says so and what was probably meant.
     """
     path = Path(argument).expanduser()
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) != 1:
         return path
     return ROOT / "configs" / f"{argument}.yaml"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ def evaluate(
     run: options.RunArgument,
     stage: options.StageOption = None,
     split: Annotated[
-        str, typer.Option("--split", metavar="test|validation|train", help="Which rows to score.")
+        Literal["test", "validation", "train"], typer.Option("--split", help="Which rows to score.")
     ] = "test",
     as_json: options.JsonOption = False,
     runs_dir: options.RunsDirOption = None,
