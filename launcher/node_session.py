@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.processes import ProcessId, dies_with_me, kill_until_gone, marked
+from launcher.attempt_dir import AttemptDirectory
 from launcher.channel import LineReader, LineWriter, readable
 from launcher.files import write_atomic, write_json
-from launcher.rundir import AttemptDirectory
 from launcher.shim import AGENT_FILE
 from launcher.spec import ATTEMPT_VARIABLE, NodeSpec
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from cluster.processes import ProcessId
 from configs.errors import Exit
+from launcher.attempt_dir import AttemptDirectory
 from launcher.files import last_lines, read_json_object
 from launcher.root_cause import RankEnd
-from launcher.rundir import AttemptDirectory
 from launcher.tail import JsonLinesTail, parse_object
 
 HEARTBEAT_BYTES = 512

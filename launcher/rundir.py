@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import socket
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,41 +21,14 @@ from typing import Any
 from cluster.processes import ProcessId, boot_id
 from configs.errors import CannotWriteError, ConfigError, UserError
 from configs.schema import NAME_PATTERN
+from launcher.attempt_dir import AttemptDirectory, make_private_directory, writing
 from launcher.files import read_json_object, write_atomic, write_json
 from launcher.tail import JsonLinesTail
 
-STATES = ("preparing", "running", "stopping", "stopped", "finished", "failed")
+__all__ = ["AttemptDirectory", "RunDirectory", "check_name", "list_runs", "make_private_directory", "writing"]
+
 ACTIVE_STATES = ("preparing", "running", "stopping")
-MAX_ATTEMPTS = 1000
-
-
-class AttemptDirectory:
-    """Files of one attempt: R/attempts/000."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def stop_file(self) -> Path:
-        """Its existence asks every rank to write a checkpoint and leave; it holds the reason."""
-        return self.path / "stop"
-
-    def error(self, rank: int) -> Path:
-        """Written by a rank that fails by an exception."""
-        return self.path / "errors" / f"rank-{rank}.json"
-
-    def node(self, node: int) -> Path:
-        """Directory of one node: logs and the ranks' small files."""
-        return self.path / f"node-{node}"
-
-    def log(self, node: int, rank: int) -> Path:
-        """Complete output of a rank."""
-        return self.node(node) / f"rank-{rank}.log"
-
-    def make(self, num_nodes: int) -> None:
-        """Makes the directories (0700). Raises CannotWriteError."""
-        for path in (self.path / "errors", *(self.node(node) for node in range(num_nodes))):
-            make_private_directory(path)
+"""States of status.json while a supervisor is at work; the others are stopped, finished, failed."""
 
 
 class RunDirectory:
@@ -251,34 +223,6 @@ def check_name(name: str) -> None:
             f"run name {name!r}: 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
             "--name NAME",
         )
-
-
-def make_private_directory(path: Path) -> None:
-    """Makes the directory with its parents, 0700, or accepts one of this user's own that is no symbolic link. Raises
-    CannotWriteError."""
-    with writing(path):
-        for folder in reversed((path, *path.parents)):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-        info = path.lstat()
-    if not stat.S_ISDIR(info.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no directory"
-        raise CannotWriteError(
-            f"{path}: is {kind}; runs are only written to real directories", "remove it or choose another --name"
-        )
-    if info.st_uid != os.geteuid():
-        raise CannotWriteError(
-            f"{path}: belongs to user {info.st_uid}, not to you", "choose another --runs-dir or --name"
-        )
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into a CannotWriteError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise CannotWriteError(f"{path}: {error.strerror}", "free space or choose another --runs-dir") from error
 
 
 def _rewrite(handle: int, content: bytes) -> None:

@@ -123,7 +123,7 @@ def test_a_failing_prepare_command_ends_the_run_with_its_own_words(run: RunDirec
 
 
 def test_a_failure_on_one_node_stops_the_other(run: RunDirectory) -> None:
-    outcome, seen = launch(run, "--do", "3:raise=on the second node", "--steps", "5000", nodes=(2, 2))
+    outcome, seen = launch(run, "--do", "3:raise=on the second node", "--steps", "1000000", nodes=(2, 2))
     assert outcome.root_cause is not None
     assert (outcome.root_cause.node, outcome.root_cause.rank) == (1, 3)
     assert {event["rank"] for event in seen.of_type("rank_exit")} == {0, 1, 2, 3}
@@ -135,12 +135,17 @@ def test_a_fault_of_the_observer_does_not_stop_the_run(run: RunDirectory) -> Non
         def on_event(self, event: object) -> None:
             raise BrokenPipeError("no terminal")
 
+    class BrokenLater(Recorder):
+        def tick(self) -> None:
+            raise BrokenPipeError("no terminal")
+
     from launcher.supervisor import supervise
 
-    with run.lock():
-        outcome = supervise(fake_launch(run), run, Broken())
-    assert outcome.state == "finished"
-    assert any("BrokenPipeError" in event.get("text", "") for event in run.read_events())
+    for number, observer in enumerate((Broken(), BrokenLater()), start=1):
+        with run.lock():
+            outcome = supervise(fake_launch(run), run, observer)
+        assert outcome.state == "finished"
+        assert sum("BrokenPipeError" in event.get("text", "") for event in run.read_events()) == number
 
 
 def test_every_file_of_a_run_is_private(run: RunDirectory) -> None:
