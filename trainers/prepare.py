@@ -36,7 +36,7 @@ from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
-_HELD_OUT = ("train", "test", "validation")
+_HELD_OUT = ("test", "validation")
 
 
 class Reporter:
@@ -165,11 +165,11 @@ def _warn_of_single_sentences(name: str, corpus: Corpus, reporter: Reporter) -> 
 def _prepare_finetuning(
     name: str, stage: FinetuneStage, data: DataConfig, seed: int, datasets: DatasetCache
 ) -> dict[str, Any]:
-    present = [split for split in _HELD_OUT if split in datasets.dataset(data).splits or split == "train"]
-    paths = {split: datasets.texts(data, split) for split in present}
-    opened = {split: open_texts(path) for split, path in paths.items()}
-    train = opened["train"]
+    paths = {"train": datasets.texts(data, "train")}
+    train = open_texts(paths["train"])
     labels = _labels(name, data, train)
+    paths |= {split: datasets.texts(data, split) for split in _HELD_OUT if split in datasets.dataset(data).splits}
+    opened = {split: open_texts(path) for split, path in paths.items()}
     held_out = 0 if "validation" in opened else data.validation
     train_rows, validation_rows = select_rows(labels, held_out, data.subset.train, seed)
     num_test = 0

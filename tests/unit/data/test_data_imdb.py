@@ -98,7 +98,9 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_members_that_are_no_reviews_are_ignored_and_bad_ones_told(tmp_path: Path) -> None:
-    archive = make_archive(tmp_path / "a.tar.gz", {"train/pos/notes.md": b"x", "../../evil.txt": b"x", "imdb.vocab": b"the"})
+    archive = make_archive(
+        tmp_path / "a.tar.gz", {"train/pos/notes.md": b"x", "../../evil.txt": b"x", "imdb.vocab": b"the"}
+    )
     assert len(read(archive, "train")) == 3
     bad = make_archive(tmp_path / "b.tar.gz", {"train/pos/5_7.txt": b"caf\xe9", "train/neg/6_1.txt": b"  "})
     with pytest.raises(DataError) as caught:

@@ -17,9 +17,7 @@ from trainers.data.store import Corpus
 def plan(
     corpus: Corpus, *, seed: int = 1, epoch: int = 0, max_length: int = 128, short: float = 0.1, nsp: bool = True
 ) -> InstancePlan:
-    return plan_epoch(
-        corpus, seed=seed, epoch=epoch, max_length=max_length, short_sequence_probability=short, nsp=nsp
-    )
+    return plan_epoch(corpus, seed=seed, epoch=epoch, max_length=max_length, short_sequence_probability=short, nsp=nsp)
 
 
 def bounds(corpus: Corpus) -> list[tuple[int, int]]:

@@ -95,7 +95,10 @@ def test_an_instance_is_masked_alike_alone_and_in_any_batch(whole_word: bool) ->
         assert np.array_equal(alone[1], positions[first:last] - offsets[place])
         assert np.array_equal(alone[2], labels[first:last])
         first = last
-    world_2 = [mask_batch(ids[half * 1000 :][:1000], offsets[:21], instances[half * 20 :][:20], 3, 2, masking) for half in (0, 1)]
+    world_2 = [
+        mask_batch(ids[half * 1000 :][:1000], offsets[:21], instances[half * 20 :][:20], 3, 2, masking)
+        for half in (0, 1)
+    ]
     assert np.array_equal(np.concatenate([part[0] for part in world_2]), masked)
 
 

@@ -58,7 +58,11 @@ def test_trec_tab_form(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("HUM\tWho ?\n5\tHow many ?\nLOC:city\tWo, Köln ?\n", encoding="utf-8")
     (tmp_path / "test.tsv").write_text("0\tWhat does IRS mean ?\r\n", encoding="utf-8")
     data = DataConfig(dataset="trec", path=str(tmp_path / "train.tsv"))
-    assert [(row.label, row.text) for row in read(data, "train")] == [(3, "Who ?"), (5, "How many ?"), (4, "Wo, Köln ?")]
+    assert [(row.label, row.text) for row in read(data, "train")] == [
+        (3, "Who ?"),
+        (5, "How many ?"),
+        (4, "Wo, Köln ?"),
+    ]
     assert [(row.label, row.text) for row in read(data, "test")] == [(0, "What does IRS mean ?")]
 
 
@@ -67,7 +71,9 @@ def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(data, "train")
     lines = caught.value.message.split("\n")
-    assert lines[0].startswith("train_5500.label:2: no known label at the start: 'XXX:y What ?'; allowed: COARSE:fine question")
+    assert lines[0].startswith(
+        "train_5500.label:2: no known label at the start: 'XXX:y What ?'; allowed: COARSE:fine question"
+    )
     assert lines[1] == "train_5500.label:3: text is empty"
     assert lines[2].startswith("train_5500.label:4: no known label at the start: 'no label here'")
     assert lines[3] == "train_5500.label:5: text holds a NUL character at position 1"
@@ -109,7 +115,9 @@ def test_ag_news_first_thousand_rows(tmp_path: Path) -> None:
 def test_ag_news_quotes_and_bad_rows(tmp_path: Path) -> None:
     good = b'"1","He said ""no""","two\nlines, one row"\r\n"4","b","c"\n'
     (tmp_path / "test.csv").write_bytes(good)
-    (tmp_path / "train.csv").write_bytes(good + b'"5","a","b"\n"1","a"\n"2","",""\n"3","\xff","b"\n"1","x" y,"z"\n"1","open')
+    (tmp_path / "train.csv").write_bytes(
+        good + b'"5","a","b"\n"1","a"\n"2","",""\n"3","\xff","b"\n"1","x" y,"z"\n"1","open'
+    )
     data = DataConfig(dataset="ag_news", path=str(tmp_path))
     rows = read(data, "test")
     assert [(row.label, row.text, row.line) for row in rows] == [

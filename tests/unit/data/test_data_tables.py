@@ -28,7 +28,9 @@ def problems(data: DataConfig) -> list[str]:
 
 
 def test_csv_with_named_columns_and_pairs(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text('id,question,answer,kind\n1,"a, b","say ""hi""",x\n\n2,"two\nlines",d,y\n', "utf-8")
+    (tmp_path / "train.csv").write_text(
+        'id,question,answer,kind\n1,"a, b","say ""hi""",x\n\n2,"two\nlines",d,y\n', "utf-8"
+    )
     columns = Columns(text="question", text_pair="answer", label="kind")
     rows = read(DataConfig(dataset="csv", path=str(tmp_path), columns=columns))
     assert rows == [
@@ -84,7 +86,14 @@ def test_bad_table_rows(tmp_path: Path) -> None:
 
 
 def test_bad_json_rows(tmp_path: Path) -> None:
-    lines = ['{"text": "a", "label": 1}', "{", "[1]", '{"text": 5, "label": 1}', '{"text": "x"}', '{"text": "\\ud800", "label": 1}']
+    lines = [
+        '{"text": "a", "label": 1}',
+        "{",
+        "[1]",
+        '{"text": 5, "label": 1}',
+        '{"text": "x"}',
+        '{"text": "\\ud800", "label": 1}',
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     found = problems(DataConfig(dataset="jsonl", path=str(tmp_path)))
     assert [line.split(": ")[0] for line in found] == [f"train.jsonl:{number}" for number in (2, 3, 4, 5, 6)]

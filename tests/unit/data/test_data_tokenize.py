@@ -81,7 +81,15 @@ def fuzzed_texts() -> list[str]:
     """Characters of many scripts and categories, in short words; left out are unassigned ones (they
     differ by Unicode version) and the capital sigma (the library has no final form for it)."""
     rng = random.Random(0)
-    ranges = [(0x20, 0x250), (0x300, 0x600), (0x2000, 0x2100), (0x3000, 0x3100), (0x4E00, 0x4E80), (0x1F600, 0x1F640), (0xFF00, 0xFF60)]
+    ranges = [
+        (0x20, 0x250),
+        (0x300, 0x600),
+        (0x2000, 0x2100),
+        (0x3000, 0x3100),
+        (0x4E00, 0x4E80),
+        (0x1F600, 0x1F640),
+        (0xFF00, 0xFF60),
+    ]
     texts = []
     for _ in range(800):
         characters = [chr(rng.randrange(*rng.choice(ranges))) for _ in range(30)]
@@ -105,11 +113,10 @@ def google_tokens(text: str, ids: dict[str, int], lower_case: bool) -> list[int]
         else:
             word += character
     pieces: list[str] = []
-    for word in [*words, word]:  # noqa: PLW2901
-        if lower_case:
-            word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")  # noqa: PLW2901
+    for raw in [*words, word]:
+        bare = "".join(c for c in unicodedata.normalize("NFD", raw.lower()) if unicodedata.category(c) != "Mn")
         part = ""
-        for character in word:
+        for character in bare if lower_case else raw:
             ascii_sign = character.isascii() and not character.isalnum() and character.isprintable()
             if ascii_sign or unicodedata.category(character).startswith("P"):
                 pieces, part = [*pieces, part, character], ""
@@ -165,5 +172,6 @@ def test_ids_equal_paddlenlps_tokenizer(lower_case: bool) -> None:
 
 def paddlenlp_alone_splits(character: str) -> bool:
     return not character.isascii() and (
-        unicodedata.category(character).startswith("S") or ord(character) in (0xAD, 0xB2, 0xB5, 0xBA, 0xD8, 0x14B, 0x1B1, 0x3007)
+        unicodedata.category(character).startswith("S")
+        or ord(character) in (0xAD, 0xB2, 0xB5, 0xBA, 0xD8, 0x14B, 0x1B1, 0x3007)
     )

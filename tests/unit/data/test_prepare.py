@@ -1,0 +1,167 @@
+"""`python -m trainers.prepare` as the launcher runs it: records on stdout, prepared.json, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.data.test_model_store import make_model
+from trainers.data.instances import plan_epoch
+from trainers.data.store import open_corpus, open_texts
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A model, a data set of 60 rows and a config with both tasks."""
+    make_model(tmp_path / "model")
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [f'"{"word " * (number % 7 + 1)}. Next {number}. Last one.",{"ab"[number % 2]}' for number in range(60)]
+    (data / "train.csv").write_text("text,label\n" + "\n".join(rows[:50]) + "\n")
+    (data / "test.csv").write_text("text,label\n" + "\n".join(rows[50:]) + "\n")
+    (tmp_path / "config.yaml").write_text(
+        f"""name: small
+model: {tmp_path}/model
+data: {{dataset: csv, path: {data}, validation: 0.2}}
+stages:
+  pretrain: {{epochs: 1, max_length: 32}}
+  finetune: {{epochs: 1, max_length: 16}}
+"""
+    )
+    return tmp_path
+
+
+def run(work: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    command = [sys.executable, "-m", "trainers.prepare", *(arguments or ("--config", str(work / "config.yaml")))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BERT4DOC_CACHE": str(work / "cache")}
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_run_directory_gets_prepared_json(work: Path) -> None:
+    code, records = run(work, "--run-dir", str(work))
+    assert code == 0
+    assert records[-1]["what"] == "done"
+    assert {record["type"] for record in records} == {"prepare"}
+    prepared = json.loads((work / "prepared.json").read_text())
+    assert records[-1]["summary"] == prepared
+    assert prepared["model_dir"] == str(work / "model")
+    assert prepared["model"]["num_layers"] == 2
+    finetune = prepared["stages"]["finetune"]
+    assert (finetune["num_examples"], finetune["num_validation"], finetune["num_test"]) == (40, 10, 10)
+    assert finetune["label_names"] == ["a", "b"]
+    texts = open_texts(Path(finetune["splits"]["train"]))
+    assert len(texts) == 50
+    assert finetune["mean_tokens"] == 16  # every row is longer than 14 tokens
+    assert finetune["num_tokens"] == 40 * 16
+    pretrain = prepared["stages"]["pretrain"]
+    corpus = open_corpus(Path(pretrain["splits"]["corpus"]))
+    plan = plan_epoch(corpus, seed=42, epoch=0, max_length=32, short_sequence_probability=0.1, nsp=True)
+    assert pretrain["num_examples"] == len(plan)
+    assert pretrain["num_tokens"] == int(np.sum(plan.lengths))
+    assert pretrain["label_names"] is None
+    assert corpus.num_documents == 50  # the test split is never in the corpus
+
+
+def test_preparing_again_reads_nothing_but_checksums(work: Path) -> None:
+    run(work)
+    code, records = run(work)
+    assert code == 0
+    assert not [record for record in records if record.get("what") == "tokenize"]
+
+
+def test_overrides_subsets_and_stages_with_their_own_data(work: Path) -> None:
+    code, records = run(
+        work,
+        *(
+            "--config",
+            str(work / "config.yaml"),
+            "data.subset.train=20",
+            "data.subset.test=4",
+            "data.validation=5",
+            "seed=7",
+        ),
+    )
+    assert code == 0
+    stages = records[-1]["summary"]["stages"]
+    assert [stages["finetune"][key] for key in ("num_examples", "num_validation", "num_test")] == [15, 5, 4]
+    assert open_corpus(Path(stages["pretrain"]["splits"]["corpus"])).num_documents == 20
+    # the cache holds whole texts: another length or subset needs no new entry
+    before = set((work / "cache" / "tokens").iterdir())
+    assert (
+        run(
+            work,
+            "--config",
+            str(work / "config.yaml"),
+            "stages.finetune.max_length=64",
+            "seed=7",
+            "data.subset.train=20",
+        )[0]
+        == 0
+    )
+    assert set((work / "cache" / "tokens").iterdir()) == before
+
+
+def test_a_validation_file_is_used_whole(work: Path) -> None:
+    (work / "data" / "validation.csv").write_text("text,label\nsome text,a\nmore,b\nand more,b\n")
+    code, records = run(work)
+    assert code == 0
+    finetune = records[-1]["summary"]["stages"]["finetune"]
+    assert (finetune["num_examples"], finetune["num_validation"]) == (50, 3)
+    assert set(finetune["splits"]) == {"train", "test", "validation"}
+
+
+def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:
+    (work / "data" / "train.csv").write_text("text,label\none,a\ntwo,b\nthree,a\n")
+    code, records = run(work)
+    assert code == 0
+    warnings = [record["text"] for record in records if record["type"] == "message" and record["level"] == "warning"]
+    assert warnings == [
+        "stages.pretrain: 3 of 3 documents are one sentence, which always gets a random second part; consider nsp: false"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (("data/train.csv", "text,label\na,x\n,y\n"), 65, "train.csv:3: column 'text' is empty"),
+        (("data/train.csv", "text,label\na,x\nb,x\n"), 65, "all rows have the label x"),
+        (("model/config.json", "{}"), 65, "model_type None"),
+        (("arguments", "data.path=/nowhere"), 65, "data.path: /nowhere does not exist"),
+        (("arguments", "model=bert-base-uncasd"), 2, "Did you mean bert-base-uncased?"),
+        (
+            ("arguments", "stages.finetune.max_length=128"),
+            2,
+            "stages.finetune.max_length: 128; the model model has 64 positions",
+        ),
+        (
+            ("arguments", "stages.finetune.layers=[0,5]"),
+            2,
+            "stages.finetune.layers: 5; the model model has blocks 0 to 1",
+        ),
+        (("arguments", "stages.finetune.lerning_rate=1"), 2, "lerning_rate"),
+        (("cache", "x"), 73, "cannot write"),
+    ],
+)
+def test_what_a_user_reads(work: Path, change: tuple[str, str], code: int, message: str) -> None:
+    where, value = change
+    arguments = ["--config", str(work / "config.yaml")]
+    if where == "arguments":
+        arguments.append(value)
+    else:
+        (work / where).write_text(value)
+    found, records = run(work, *arguments)
+    assert found == code
+    assert records[-1]["type"] == "error"
+    assert records[-1]["exit_code"] == code
+    assert message in records[-1]["message"]
+    assert "Traceback" not in json.dumps(records)
