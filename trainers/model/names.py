@@ -33,7 +33,7 @@ _FROM_HF = (
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
 _HEAD = re.compile(r"^(cls\.|classifier\.|bert\.pooler\.)")
-_DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder[._](weight|bias)$)")
+_DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
 
