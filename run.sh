@@ -54,6 +54,11 @@ tune_mkl() {
   done </proc/cpuinfo
 }
 
+# PaddleNLP makes a directory in HOME when it is imported, and fails where it cannot.
+place_paddlenlp() {
+  [[ -n ${PPNLP_HOME:-} || (-n ${HOME:-} && -d $HOME && -w $HOME) ]] || export PPNLP_HOME=$root/.venv.d/paddlenlp
+}
+
 while [[ ${1:-} == --python || ${1:-} == --python=* ]]; do
   if [[ $1 == --python ]]; then
     (($# >= 2)) || fail '--python needs the path of an interpreter.' 2
@@ -87,9 +92,10 @@ else
   unset PYTHONHOME
 fi
 tune_mkl
+place_paddlenlp
 
 if [[ ${1:-} == test ]]; then
   shift
-  exec "$python" -m launcher.environment.suites "$@"
+  exec "$python" "$environment/start.py" launcher.environment.suites "$@"
 fi
-exec "$python" -m launcher "$@"
+exec "$python" "$environment/start.py" launcher "$@"

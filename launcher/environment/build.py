@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 from . import devices, locks
 from .errors import CANNOT_WRITE, UNAVAILABLE, SetupError
-from .pip import Pip, pip_environment
+from .interpreter import base_python
+from .pip import Pip, die_with_parent, pip_environment
 from .place import Place, Stamp, cannot_write
 from .progress import Progress, format_bytes
 
 CPU_BYTES = 3_000_000_000
 GPU_BYTES = 12_000_000_000
-IMPORT_TIMEOUT_S = 300.0
+STEP_TIMEOUT_S = 300.0
+SYSTEM_WHEELS = Path("/usr/share/python-wheels")  # where Debian keeps what it took out of ensurepip
 
 # Installed first, by whatever pip the interpreter brings: a known pip, and what builds the packages without a wheel.
-BUILD_TOOLS = frozenset(
-    {"pip", "setuptools", "wheel", "setuptools-scm", "packaging", "typing-extensions", "tomli"}
-)
+BUILD_TOOLS = frozenset({"pip", "setuptools", "wheel", "setuptools-scm", "packaging", "typing-extensions", "tomli"})
 # Replaced by paddlepaddle-gpu when the device is a GPU.
 CPU_PADDLE = "paddlepaddle"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What a set-up will do. `pins` are the locked packages for this Python and device."""
 
@@ -79,11 +79,6 @@ def make_plan(choice: devices.Choice, extras: tuple[str, ...], directory: Path =
     return Plan(stamp, choice, tuple(pins))
 
 
-def base_python() -> str:
-    """The real interpreter behind a virtual environment or a version manager's link, so that it survives both."""
-    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-
-
 def build(place: Place, plan: Plan, progress: Progress) -> None:
     """Make the planned environment and put it in use; the caller holds the lock. Raises SetupError."""
     _check_room(place.root, plan)
@@ -119,46 +114,52 @@ def _check_room(root: Path, plan: Plan) -> None:
 
 
 def _create(environment: Path, log: Path) -> tuple[str, ...]:
-    """Create the bare environment; returns the pip command that installs the first packages into it."""
-    has_ensurepip = importlib.util.find_spec("ensurepip") is not None
-    python = environment / "bin" / "python"
-    argv = [base_python(), "-m", "venv", *([] if has_ensurepip else ["--without-pip"]), str(environment)]
-    _run(argv, log, environment.parent, "The virtual environment could not be created")
-    if has_ensurepip:
-        return (str(python), "-m", "pip")
-    pip = _foreign_pip()
+    """Create the bare environment; returns the pip command that installs the first packages into it.
+
+    Without ensurepip: Debian and Ubuntu leave it out of python3, and the lock brings its own pip anyway.
+    """
+    failure = "The virtual environment could not be created"
+    _run([base_python(), "-m", "venv", "--without-pip", str(environment)], log, environment.parent, failure)
+    pip = _first_pip(environment / "bin" / "python")
     if pip is None:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise SetupError(
-            f"{base_python()} can make no complete environment: it has neither ensurepip nor pip 22.3 or newer "
-            f"(Debian and Ubuntu package them apart).\n  Next: apt-get install python{version}-venv   (or python3-pip), "
-            "then call again.",
+            f"{base_python()} comes without pip (Debian and Ubuntu package it apart), and there is no other.\n"
+            f"  Next: apt-get install python{version}-venv   (or python3-pip), then call again.",
             UNAVAILABLE,
         )
-    return (*pip, "--python", str(python))
+    return pip
 
 
-def _foreign_pip() -> tuple[str, ...] | None:
-    """A pip outside the environment that can install into it (`--python` exists since pip 22.3)."""
-    wheels = sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))
-    candidates = [(base_python(), "-m", "pip"), *((base_python(), str(wheel / "pip")) for wheel in wheels)]
-    candidates += [(found,) for name in ("pip3", "pip") if (found := shutil.which(name))]
-    for candidate in candidates:
-        try:
-            done = subprocess.run(  # pip as found on this machine
-                [*candidate, "--version"],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-                env=pip_environment(Path("/tmp")),  # noqa: S108 - pip --version writes nothing
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        match = re.match(r"pip (\d+)\.(\d+)", done.stdout)
-        if done.returncode == 0 and match and (int(match[1]), int(match[2])) >= (22, 3):
-            return candidate
+def _first_pip(python: Path) -> tuple[str, ...] | None:
+    """The first pip that can install into the environment of `python`.
+
+    The wheel that ships with Python, run from its file; or an installed one, by `--python` (since pip 22.3).
+    """
+    ensurepip = importlib.util.find_spec("ensurepip")
+    bundled = Path(ensurepip.origin).parent / "_bundled" if ensurepip and ensurepip.origin else Path("/nonexistent")
+    wheels = [wheel for place in (bundled, SYSTEM_WHEELS) for wheel in sorted(place.glob("pip-*.whl"))]
+    if wheels:
+        return (str(python), str(wheels[0] / "pip"))
+    installed: list[tuple[str, ...]] = [(base_python(), "-m", "pip")]
+    installed += [(found,) for name in ("pip3", "pip") if (found := shutil.which(name))]
+    for command in installed:
+        if _pip_version(command) >= (22, 3):
+            return (*command, "--python", str(python))
     return None
+
+
+def _pip_version(command: tuple[str, ...]) -> tuple[int, ...]:
+    """Version of a pip command; empty when it does not run."""
+    environment = pip_environment(Path(tempfile.gettempdir()))
+    try:
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, timeout=60, check=False, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    match = re.match(r"pip (\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match and done.returncode == 0 else ()
 
 
 def _site_packages(environment: Path) -> Path:
@@ -169,18 +170,18 @@ def _install(environment: Path, pip: Pip, plan: Plan, progress: Progress) -> Non
     total = plan.num_packages
     locked = ["--no-deps", "--require-hashes", "--no-build-isolation"]
 
-    def requirements(name: str, keep: Callable[[locks.Pin], bool]) -> list[str]:
-        path = environment / name
-        path.write_text("".join(f"{pin.text}\n" for pin in plan.pins if keep(pin)), encoding="utf-8")
-        return ["-r", str(path)]
+    def install(stage: str, pip: Pip, pins: list[locks.Pin]) -> None:
+        if pins:
+            path = environment / "requirements.txt"
+            path.write_text("".join(f"{pin.text}\n" for pin in pins), encoding="utf-8")
+            pip.install([*locked, "-r", str(path)], stage, total, progress)
 
-    tools = requirements("build-tools.txt", lambda pin: pin.name in BUILD_TOOLS)
-    pip.install([*locked, *tools], "installing pip and build tools", total, progress)
-    pip = Pip((str(environment / "bin" / "python"), "-m", "pip"), pip.site_packages, pip.log, pip.temporary)
+    install("installing pip and build tools", pip, [pin for pin in plan.pins if pin.name in BUILD_TOOLS])
+    if any(pin.name == "pip" for pin in plan.pins):
+        pip = dataclasses.replace(pip, command=(str(environment / "bin" / "python"), "-m", "pip"))
     if plan.gpu:
         _install_gpu_wheel(environment, pip, plan, progress)
-    rest = requirements("requirements.txt", lambda pin: True)
-    pip.install([*locked, *rest], "installing packages", total, progress)
+    install("installing packages", pip, list(plan.pins))
 
 
 def _install_gpu_wheel(environment: Path, pip: Pip, plan: Plan, progress: Progress) -> None:
@@ -203,9 +204,7 @@ def _install_gpu_wheel(environment: Path, pip: Pip, plan: Plan, progress: Progre
     libraries = [line for line in _requirements_of(pip.site_packages) if _canonical(line) not in locked]
     if libraries:
         arguments = [*index, "--constraint", str(constraints), *libraries]
-        pip.install(
-            arguments, f"installing CUDA libraries ({plan.choice.device})", plan.num_packages, progress
-        )
+        pip.install(arguments, f"installing CUDA libraries ({plan.choice.device})", plan.num_packages, progress)
 
 
 def _requirements_of(site_packages: Path) -> list[str]:
@@ -237,16 +236,17 @@ def _run(argv: list[str], log: Path, directory: Path, failure: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=IMPORT_TIMEOUT_S,
+            timeout=STEP_TIMEOUT_S,
             check=False,
             cwd=directory,
-            env=pip_environment(directory),
+            preexec_fn=die_with_parent,
+            env={**pip_environment(directory), "PPNLP_HOME": str(directory / "paddlenlp")},
         )
         output, ended = done.stdout, f"exit code {done.returncode}"
         if done.returncode == 0:
             return
     except subprocess.TimeoutExpired as expired:
-        output, ended = expired.stdout or b"", f"no end after {IMPORT_TIMEOUT_S:.0f} s"
+        output, ended = expired.stdout or b"", f"no end after {STEP_TIMEOUT_S:.0f} s"
     with log.open("ab") as file:
         file.write(f"\n$ {' '.join(argv)}\n".encode() + output)
     said = (output.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]

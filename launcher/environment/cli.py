@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from . import devices, locks, own
+from . import devices, interpreter, locks, own
 from .build import build, make_plan
 from .errors import USAGE, SetupError
 from .place import Place, Stamp
@@ -60,8 +62,11 @@ def _parse_setup(arguments: list[str]) -> argparse.Namespace:
         f"(default: those in use, {' and '.join(locks.DEFAULT_EXTRAS)} the first time)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be installed and why, start nothing"
+        "--python",
+        metavar="PATH",
+        help="the Python 3.10 to 3.12 the environment is made with (default: the one in use, else the first found)",
     )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be installed and why, start nothing")
     return parser.parse_args(arguments)
 
 
@@ -69,32 +74,29 @@ def ensure(place: Place) -> None:
     """Make the environment if it is not complete, with what was chosen before (or auto)."""
     progress = Progress()
     place.check_link()
+    current = place.current()
+    _continue_with(current.python_path if current else None, asked=False)
     with place.locked(progress):
         current = place.current()
         if current is not None and current.identity == locks.identity():
             return  # another call made it while this one waited
         if current is None:
-            progress.say(
-                "The environment is not there yet: making it, once (about 2 minutes, downloads about 1 GB)."
-            )
+            progress.say("The environment is not there yet: making it, once (about 2 minutes, downloads about 1 GB).")
         else:
             progress.say("The lock files have changed: making the environment anew.")
-        _make(
-            place, _remembered_device(current), current.extras if current else locks.DEFAULT_EXTRAS, progress
-        )
+        _make(place, _remembered_device(current), current.extras if current else locks.DEFAULT_EXTRAS, progress)
 
 
 def setup(place: Place, options: argparse.Namespace) -> None:
     """Make the environment as asked, or say that it is already so."""
     progress = Progress()
     current = place.current()
+    _continue_with(options.python or (current.python_path if current else None), options.python is not None)
     device = options.device or _remembered_device(current)
     extras = _chosen_extras(options.extra, current)
     if options.dry_run:
         plan = make_plan(devices.choose(device), extras)
-        print(
-            "\n".join([*plan.describe(place.root), *(f"warning   {text}" for text in plan.choice.warnings)])
-        )
+        print("\n".join([*plan.describe(place.root), *(f"warning   {text}" for text in plan.choice.warnings)]))
         return
     place.check_link()
     with place.locked(progress):
@@ -105,6 +107,15 @@ def setup(place: Place, options: argparse.Namespace) -> None:
             progress.say(f"The environment is ready: {_summary(current)}. Nothing to do.")
             return
         _make(place, device, extras, progress, choice)
+
+
+def _continue_with(python: str | None, asked: bool) -> None:
+    """Go on in the interpreter the environment is to be made with, when it is another than this one."""
+    if python is None or not (asked or os.access(python, os.X_OK)):
+        return  # the interpreter in use was removed: this one, which run.sh found, takes its place
+    base = interpreter.find_base(python)
+    if base != interpreter.base_python():
+        os.execv(base, [base, "-I", *sys.argv])  # noqa: S606 - an exec, no shell
 
 
 def _chosen_extras(asked: list[str] | None, current: Stamp | None) -> tuple[str, ...]:
@@ -120,11 +131,8 @@ def _remembered_device(current: Stamp | None) -> str:
 
 
 def _same(current: Stamp, wanted: Stamp) -> bool:
-    return (current.identity, current.device, current.extras) == (
-        wanted.identity,
-        wanted.device,
-        wanted.extras,
-    )
+    """Whether an environment is the wanted one; a newer patch release of its Python is no reason to make it anew."""
+    return current == dataclasses.replace(wanted, python_version=current.python_version)
 
 
 def _damage(place: Place) -> bool:

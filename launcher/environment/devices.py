@@ -162,9 +162,7 @@ def _choose_automatically(query: GpuQuery, machine: str) -> Choice:
     if not query.present:
         return Choice("cpu", f"no NVIDIA GPU: {query.problem}")
     if query.problem:
-        return Choice(
-            "cpu", query.problem, ("nvidia-smi is there but names no usable GPU: using the CPU wheel.",)
-        )
+        return Choice("cpu", query.problem, ("nvidia-smi is there but names no usable GPU: using the CPU wheel.",))
     if machine != "x86_64":
         return Choice("cpu", f"Paddle has GPU wheels for x86_64 only, this machine is {machine}")
     found = _describe(query.gpus)
@@ -193,9 +191,7 @@ def _objections(wheel: GpuWheel, query: GpuQuery, machine: str) -> list[str]:
     found = []
     for gpu in query.gpus:
         if gpu.driver < wheel.min_driver:
-            found.append(
-                f"needs driver {format_version(wheel.min_driver)}, found {format_version(gpu.driver)}"
-            )
+            found.append(f"needs driver {format_version(wheel.min_driver)}, found {format_version(gpu.driver)}")
         if gpu.capability is not None and not wheel.carries(gpu.capability):
             found.append(f"is not known to have kernels for {gpu.name} ({_capability_text(gpu)})")
     return list(dict.fromkeys(found))

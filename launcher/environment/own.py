@@ -14,9 +14,7 @@ from pathlib import Path
 
 from . import locks
 from .errors import USAGE, SetupError
-
-MIN_PYTHON = (3, 10)
-MAX_PYTHON = (3, 12)
+from .interpreter import check_version
 
 # Needed to build packages, not to run.
 _BUILD_ONLY = frozenset({"pip", "wheel", "setuptools-scm"})
@@ -110,13 +108,7 @@ def _installed(name: str) -> str | None:
 
 def check(extras: tuple[str, ...], directory: Path = locks.DIRECTORY) -> None:
     """Raise SetupError (exit 2) when this interpreter cannot run the project, with the command that mends it."""
-    version = sys.version_info[:2]
-    if not MIN_PYTHON <= version <= MAX_PYTHON:
-        raise SetupError(
-            f"{sys.executable} is Python {version[0]}.{version[1]}; the project runs on 3.10, 3.11 and 3.12.\n"
-            "  Next: name another interpreter (--python PATH or BERT4DOC_PYTHON), or none to use the project's own.",
-            USAGE,
-        )
+    check_version(sys.version_info[:2], sys.executable)
     requirements = [
         requirement
         for group in locks.groups(extras)
@@ -126,15 +118,11 @@ def check(extras: tuple[str, ...], directory: Path = locks.DIRECTORY) -> None:
     lacks = find_lacks(requirements)
     if not lacks:
         return
-    rows = [
-        f"  {lack.requirement.name:24s} {_wanted(lack):24s} {lack.found or 'not installed'}" for lack in lacks
-    ]
+    rows = [f"  {lack.requirement.name:24s} {_wanted(lack):24s} {lack.found or 'not installed'}" for lack in lacks]
     quoted = " ".join(f"'{lack.requirement}'" for lack in lacks)
     raise SetupError(
         f"{sys.executable} lacks {len(lacks)} of the {len(requirements)} packages the project needs:\n"
-        f"  {'package':24s} {'wanted':24s} found\n"
-        + "\n".join(rows)
-        + f"\n  Next: {sys.executable} -m pip install "
+        f"  {'package':24s} {'wanted':24s} found\n" + "\n".join(rows) + f"\n  Next: {sys.executable} -m pip install "
         f"{quoted}\n  or leave out --python (and BERT4DOC_PYTHON) to use the project's own environment.",
         USAGE,
     )

@@ -22,9 +22,26 @@ LOOK_INTERVAL_S = 0.25
 # Of the user's pip settings only those that say where packages come from and how to reach them reach the set-up:
 # PIP_USER, PIP_TARGET, PIP_NO_DEPS and the like would install something else, or somewhere else.
 KEPT_PIP_SETTINGS = frozenset(
-    "PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_PROXY PIP_CERT PIP_CLIENT_CERT PIP_TRUSTED_HOST "
-    "PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES PIP_RESUME_RETRIES PIP_CACHE_DIR PIP_NO_CACHE_DIR PIP_CONFIG_FILE "
-    "PIP_KEYRING_PROVIDER PIP_USE_DEPRECATED PIP_USE_FEATURE".split()
+    [
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_NO_INDEX",
+        "PIP_FIND_LINKS",
+        "PIP_PROXY",
+        "PIP_CERT",
+        "PIP_CLIENT_CERT",
+        "PIP_TRUSTED_HOST",
+        "PIP_TIMEOUT",
+        "PIP_DEFAULT_TIMEOUT",
+        "PIP_RETRIES",
+        "PIP_RESUME_RETRIES",
+        "PIP_CACHE_DIR",
+        "PIP_NO_CACHE_DIR",
+        "PIP_CONFIG_FILE",
+        "PIP_KEYRING_PROVIDER",
+        "PIP_USE_DEPRECATED",
+        "PIP_USE_FEATURE",
+    ]
 )
 
 _PR_SET_PDEATHSIG = 1
@@ -64,7 +81,7 @@ class Pip:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=pip_environment(self.temporary),
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - there are no threads here
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - there are no threads here
         )
         if process.stdout is None:
             raise RuntimeError("pip was started without a pipe")
@@ -155,8 +172,8 @@ def _tree_bytes(root: Path) -> int:
     return total
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill pip when the set-up is killed, so that nothing writes to an abandoned environment."""
+def die_with_parent() -> None:
+    """In a child before exec: have the kernel kill it when the set-up is killed, so that nothing writes on."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -60,9 +61,7 @@ class Stamp:
         version, _, path = values.get("python", "").partition(" ")
         if not (identity and path and values.get("device")):
             return None
-        return Stamp(
-            "\n".join(identity), version, path, values["device"], tuple(values.get("extras", "").split())
-        )
+        return Stamp("\n".join(identity), version, path, values["device"], tuple(values.get("extras", "").split()))
 
 
 class Place:
@@ -166,18 +165,15 @@ def _wait_for_lock(descriptor: int, progress: Progress) -> None:
 
 
 def _run_from(store: Path) -> set[str]:
-    """Environments of `store` that a process of this machine was started from, as its command line says."""
-    used = set()
+    """Environments of `store` that a process of this machine runs from: by its command line or what it has mapped."""
     prefix = os.path.realpath(store).encode() + b"/env-"
+    pattern = re.compile(re.escape(prefix) + rb"[0-9a-f]+")
+    used = set()
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            program = (process / "cmdline").read_bytes().split(b"\0", 1)[0]
-        except OSError:
-            continue
-        if program.startswith(prefix):
-            name = program[len(prefix) :].split(b"/", 1)[0]
-            used.add(os.fsdecode(prefix + name))
-    return used
+        for name in ("cmdline", "maps"):
+            with contextlib.suppress(OSError):
+                used |= set(pattern.findall((process / name).read_bytes()))
+    return {os.fsdecode(path) for path in used}
 
 
 def cannot_write(path: Path, error: OSError) -> SetupError:

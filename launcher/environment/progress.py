@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -23,8 +24,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._end_line()
-        print(text, file=self._stream, flush=True)
+        line = f"\n{text}\n" if self._open_line else f"{text}\n"
+        self._open_line = False
+        self._write(line)
 
     def update(self, stage: str, detail: str = "") -> None:
         """Show `stage` and `detail`: at once when the stage is new, then at most every few seconds."""
@@ -37,21 +39,21 @@ class Progress:
         if detail:
             line += f": {detail}"
         if not self._terminal:
-            print(line, file=self._stream, flush=True)
+            self._write(line + "\n")
             return
         width = shutil.get_terminal_size().columns - 1
-        self._stream.write("\r" + line[:width].ljust(width))
-        self._stream.flush()
+        self._write("\r" + line[:width].ljust(width))
         self._open_line = True
 
     def elapsed(self) -> str:
         """Time since the start, as text."""
         return format_seconds(time.monotonic() - self._started_s)
 
-    def _end_line(self) -> None:
-        if self._open_line:
-            self._stream.write("\n")
-            self._open_line = False
+    def _write(self, text: str) -> None:
+        # Whoever reads the progress may go away (`| head -1`); the set-up goes on.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def format_seconds(seconds: float) -> str:

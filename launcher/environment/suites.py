@@ -27,9 +27,7 @@ def pytest_arguments(arguments: list[str], root: Path = ROOT) -> list[str]:
     """The arguments for pytest run in `root`."""
     suite = arguments[0] if arguments and arguments[0] in SUITES else "all"
     rest = arguments[1:] if arguments and arguments[0] in SUITES else arguments
-    own_paths = any(
-        (root / argument.partition("::")[0]).exists() for argument in rest if not argument.startswith("-")
-    )
+    own_paths = any((root / argument.partition("::")[0]).exists() for argument in rest if not argument.startswith("-"))
     chosen = []
     for argument in SUITES[suite]:
         is_path = argument.startswith("tests/")
