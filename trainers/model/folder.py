@@ -89,8 +89,13 @@ def save_folder(
     label_names: Sequence[str],
 ) -> None:
     """Write a folder all at once. `arrays`: weights under our names. Raises CannotWriteError."""
+    architecture = _architecture(stage)
+    tensors = to_hf_arrays(arrays)
+    if architecture == "BertModel":
+        # A bare encoder has no prefix; with it PaddleNLP would find no tensor and keep random weights.
+        tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
     json_config: dict[str, Any] = {
-        "architectures": [_architecture(stage)],
+        "architectures": [architecture],
         **config.to_json(),
         "torch_dtype": "float32",
     }
@@ -105,7 +110,7 @@ def save_folder(
     head = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names)}
 
     def fill(directory: Path) -> None:
-        write_synced(directory / "model.safetensors", to_safetensors(to_hf_arrays(arrays), metadata={"format": "pt"}))
+        write_synced(directory / "model.safetensors", to_safetensors(tensors, metadata={"format": "pt"}))
         write_synced(directory / "vocab.txt", (source.directory / "vocab.txt").read_bytes())
         for name, value in (("config.json", json_config), ("tokenizer_config.json", tokenizer), (HEAD_FILE, head)):
             write_synced(directory / name, json.dumps(value, indent=1, ensure_ascii=False).encode())
