@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.console import metrics
-from launcher.files import read_json_object
+from launcher.request import stages_of
 from launcher.results import read_results
 from launcher.rundir import RunDirectory, list_runs
 
@@ -49,11 +49,7 @@ def list_overviews(runs_dir: Path) -> list[Overview]:
 def describe(run: RunDirectory) -> Overview:
     """One run. A run that has only been prepared has the state `new`."""
     status = run.read_status() or {}
-    plan = read_json_object(run.plan) or {}
-    stages = tuple(
-        str(stage["name"]) for stage in plan.get("stages", ()) if isinstance(stage, dict) and "name" in stage
-    )
-    results = read_results(run.path, stages)
+    results = read_results(run.path, _stages(run))
     supervisor = run.supervisor()
     return Overview(
         name=run.path.name,
@@ -70,6 +66,13 @@ def describe(run: RunDirectory) -> Overview:
         result=_last_result([result.evaluation or result.done.get("metrics") or {} for result in results]),
         results=tuple({"stage": result.stage, **result.done, "test": dict(result.evaluation)} for result in results),
     )
+
+
+def _stages(run: RunDirectory) -> tuple[str, ...]:
+    """The stages of the newest launch, after those that only earlier ones have finished."""
+    planned = stages_of(run)
+    finished = sorted(path.parent.name for path in run.path.glob("*/done.json"))
+    return (*(name for name in finished if name not in planned), *planned)
 
 
 def _last_result(figures: list[Mapping[str, Any]]) -> str:

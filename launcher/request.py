@@ -61,19 +61,25 @@ def resolve(request: Request) -> Prepared:
 
 
 def resolve_run(run: RunDirectory, request: Request) -> Prepared:
-    """The same for a run that is there, with the config that it has."""
+    """The same for a run that is there, with the config and the stages that it was last started with."""
     if not run.config.is_file():
         raise ConfigError(f"run '{run.path.name}': it has no config.yaml", "start it with ./run.sh train CONFIG")
-    return _prepare(request, Resolved(load_resolved(run.config), {}), places.shown(run.config))
+    return _prepare(request, Resolved(load_resolved(run.config), {}), places.shown(run.config), stages_of(run))
 
 
-def _prepare(request: Request, resolved: Resolved, label: str) -> Prepared:
+def stages_of(run: RunDirectory) -> tuple[str, ...]:
+    """The stages of the run's newest launch; empty before the first."""
+    planned = (read_json_object(run.plan) or {}).get("stages", ())
+    return tuple(str(stage["name"]) for stage in planned if isinstance(stage, dict) and "name" in stage)
+
+
+def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tuple[str, ...] = ()) -> Prepared:
     config = resolved.config
     check_name(config.name)
     run = RunDirectory(places.runs_dir(request.runs_dir) / config.name)
     started = continuation.has_started(run)
     earlier = read_json_object(run.plan) or {} if started else {}
-    stages = continuation.choose_stages(config, request.stage)
+    stages = last_stages or continuation.choose_stages(config, request.stage)
     resume_from = ""
     if request.resume not in ("auto", "never"):
         checkpoint = Path(request.resume).expanduser().absolute()

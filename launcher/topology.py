@@ -36,7 +36,7 @@ def local_topology(
 
     Raises ConfigError for GPUs that are not there and for more ranks than GPUs.
     """
-    chosen = _choose_gpus(devices, gpus, environment)
+    chosen = choose_gpus(devices, gpus, environment)
     if nproc != "auto":
         count = _positive(nproc)
     elif chosen:
@@ -56,7 +56,8 @@ def local_topology(
     return Topology((shape,), used, note)
 
 
-def _choose_gpus(devices: str | None, gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
+def choose_gpus(devices: str | None, gpus: tuple[Gpu, ...], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """The GPUs named by --devices, else by CUDA_VISIBLE_DEVICES, else all. Raises ConfigError for one that is not there."""
     source = "--devices"
     if devices is None:
         devices, source = environment.get("CUDA_VISIBLE_DEVICES"), "CUDA_VISIBLE_DEVICES"

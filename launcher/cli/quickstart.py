@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -23,15 +24,19 @@ def quickstart(
 ) -> None:
     """Prepare, further pre-train, fine-tune and evaluate on 2 ranks, in minutes, on text that is already here."""
     from launcher.console.ending import write_lines
-    from launcher.facts import count_cores
+    from launcher.facts import count_cores, list_gpus
     from launcher.launching import run_session
     from launcher.request import Request, resolve
+    from launcher.topology import choose_gpus
 
     ranks = nproc_per_node
     if ranks is None:
-        ranks = str(min(RANKS, count_cores()))
+        gpus = choose_gpus(None, list_gpus(), os.environ)
+        ranks = str(min(RANKS, len(gpus) or count_cores()))
         if ranks == "1":
-            write_lines(["quickstart: this machine has 1 core, so 1 rank is used instead of 2"])
+            write_lines(
+                [f"quickstart: this machine has 1 {'GPU' if gpus else 'core'}, so 1 rank is used instead of {RANKS}"]
+            )
     request = Request("quickstart", tuple(overrides or ()), nproc=ranks, name=name, runs_dir=runs_dir)
     raise typer.Exit(run_session(resolve(request), show_comparison))
 

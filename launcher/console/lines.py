@@ -88,7 +88,7 @@ def _attempt_start(body: Metrics, state: RunView) -> list[str]:
 
 def _state_line(body: Metrics, state: RunView) -> list[str]:
     reason = f" ({body['reason']})" if body.get("reason") else ""
-    return [f"[run] {body['state']}{reason}"]
+    return [f"[run] {text.STOPPING if body['state'] == 'stopping' else body['state']}{reason}"]
 
 
 def _device(body: Metrics, state: RunView) -> list[str]:

@@ -280,7 +280,7 @@ def _messages(state: RunView, width: int, newest: int, max_lines: int) -> list[R
 
 def _hint(state: RunView) -> str:
     if state.state == "stopping":
-        return "stopping: checkpoint at the next step (Ctrl-C again: stop now)"
+        return text.STOPPING
     if state.state in ("finished", "stopped", "failed"):
         return ""
     return "Ctrl-C: checkpoint at the next step, then stop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ from configs.errors import Exit
 from configs.loader import dump_resolved, load_config
 from configs.schema import Config
 from launcher.continuation import changed_keys
-from launcher.request import absolute
-from tests.cli_runs import launcher, make_run, write_config, write_json
+from launcher.overview import describe
+from launcher.request import Request, absolute, resolve_run
+from launcher.rundir import RunDirectory
+from tests.cli_runs import ROOT, launcher, make_run, write_config, write_json
 
 EVALUATION = {"accuracy": 0.962, "macro_f1": 0.95, "loss": 0.15, "majority_accuracy": 0.25, "majority_macro_f1": 0.07}
 DONE = {"step": 456, "seconds": 62.0, "metrics": {"validation_accuracy": 0.95}}
@@ -107,12 +110,12 @@ class TestLogs:
     def test_following_ends_with_the_run_and_misses_nothing(self, tmp_path):
         log = tmp_path / "x" / "attempts" / "000" / "node-0" / "rank-0.log"
         code = "import sys, time; time.sleep(.5)\nwith open(sys.argv[1], 'a') as log:\n"
-        code += " for i in range(20):\n  print('line', i, file=log, flush=True); time.sleep(.05)"
+        code += " for i in range(20):\n  print('line', i, file=log, flush=True); time.sleep(.05)\n print('no newline', end='', file=log)"
         with subprocess.Popen([sys.executable, "-c", code, str(log)]) as supervisor:
             identity = ProcessId.of(supervisor.pid)
             make_run(tmp_path, "x", "running", identity)
             done = launcher("logs", "x", "-f", "--rank", "0", runs_dir=tmp_path)
-        assert done.stdout.splitlines()[3:] == [f"0:0 | line {i}" for i in range(20)]
+        assert done.stdout.splitlines()[3:] == [*(f"0:0 | line {i}" for i in range(20)), "0:0 | no newline"]
 
 
 FAKE_SUPERVISOR = """
@@ -292,3 +295,33 @@ def test_prepare_passes_on_what_is_wrong_with_the_data(tmp_path):
     assert done.returncode == Exit.DATA
     assert "train.tsv" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_resume_runs_the_stages_that_were_asked_for(tmp_path):
+    path = write_config(tmp_path / "data")
+    run = make_run(tmp_path, "two", "stopped")
+    stages = "  pretrain: {max_steps: 1}\n  finetune: {epochs: 1, init: model}\n"
+    path.write_text(path.read_text().split("  finetune:")[0] + stages)
+    (run / "config.yaml").write_text(dump_resolved(absolute(load_config(path, (), "two"))))
+    prepared = resolve_run(RunDirectory(run), Request(str(path), runs_dir=tmp_path))
+    assert [stage.name for stage in prepared.plan.stages] == ["finetune"]
+
+
+def test_an_overview_knows_stages_of_earlier_launches(tmp_path):
+    run = make_run(tmp_path, "x", "finished")
+    for stage in ("baseline", "finetune"):
+        write_json(run / stage / "done.json", DONE)
+    assert [result["stage"] for result in describe(RunDirectory(run)).results] == ["baseline", "finetune"]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a second core to take away")
+def test_quickstart_says_when_there_is_only_one_core(tmp_path):
+    write_json(tmp_path / "quickstart" / "baseline" / "done.json", DONE)
+    write_json(tmp_path / "quickstart" / "pretrain" / "done.json", DONE)
+    write_json(tmp_path / "quickstart" / "finetune" / "done.json", DONE)
+    core = str(min(os.sched_getaffinity(0)))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "BERT4DOC_RUNS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = ["taskset", "-c", core, sys.executable, "-m", "launcher", "quickstart"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("quickstart: this machine has 1 core, so 1 rank is used instead of 2\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -209,6 +210,14 @@ class TestSecrets:
         assert "canary-1" not in repr(plan)
         assert "HF_TOKEN" in plan.launch.prepare_env_names
 
+    def test_a_login_in_a_url_of_the_config_is_masked_everywhere(self):
+        plan = plan_of(CONFIG | {"launch": {"env": {"HF_ENDPOINT": "https://ada:canary-2@mirror.example"}}})
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(plan_view.render(plan))
+        page = console.export_text()
+        assert "canary-2" not in json.dumps(plan.to_json()) + page
+        assert "mirror.example" in page
+
     def test_a_secret_in_the_config_is_refused(self):
         with pytest.raises(ConfigError, match=r"launch\.env\.HF_TOKEN"):
             plan_of(CONFIG | {"launch": {"env": {"HF_TOKEN": "x"}}})
@@ -223,7 +232,7 @@ def test_json_holds_the_arithmetic_and_the_processes():
 
 
 def test_the_page():
-    console = Console(width=80, record=True, file=open(os.devnull, "w"), markup=False, highlight=False)  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO(), markup=False, highlight=False)
     console.print(plan_view.render(plan_of()))
     check_golden("plan.txt", console.export_text())
 
