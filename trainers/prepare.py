@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -235,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (options.run_dir is None) == (options.config is None):
         parser.error("give --run-dir or --config")
     reporter = Reporter(sys.stdout)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         if options.run_dir is not None:
             config = load_resolved(options.run_dir / "config.yaml")
@@ -245,6 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_prepared(options.run_dir, prepared)
     except UserError as error:
         return _fail(reporter, error.message, error.hint, error.code)
+    except KeyboardInterrupt:
+        return Exit.SIGINT
     except Exception as error:  # noqa: BLE001 - the agent reads stdout: it must get a record for any failure
         traceback.print_exc()
         return _fail(
@@ -262,6 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     )
     return Exit.DONE
+
+
+def _stop(number: int, frame: object) -> None:
+    """Leave by an exception, so that half-built cache entries are removed on the way out."""
+    sys.exit(Exit.SIGTERM)
 
 
 def _fail(reporter: Reporter, message: str, hint: str, code: Exit) -> int:

@@ -82,7 +82,8 @@ class DatasetCache:
         used = [split for split in splits if split in dataset.splits]
         if not used:
             self._require(dataset, splits)
-        files = [path for split in used for path in dataset.splits[split]]
+        # an archive serves several splits: once is enough
+        files = list(dict.fromkeys(path for split in used for path in dataset.splits[split]))
         subsets = {split: size for split in used if (size := getattr(data.subset, split)) is not None}
         key = {
             **self._key(dataset, files),

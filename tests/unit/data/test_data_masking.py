@@ -135,6 +135,13 @@ def test_a_single_word_longer_than_the_budget_is_masked_as_far_as_it_goes() -> N
     assert positions.tolist() == [1, 2]
 
 
+def test_words_do_not_reach_into_the_next_instance() -> None:
+    ids = np.array([1500, 1501, 20000, 20001], dtype=np.int32)  # no special tokens between them
+    for instance in range(20):
+        together = mask_batch(ids, np.array([0, 2, 4]), np.array([instance, 7]), 1, 0, settings(whole_word=True))
+        assert together[3].tolist() == [1, 1]
+
+
 def test_instances_without_a_real_token_predict_nothing() -> None:
     ids = np.array([CLS, SEP, CLS, 1500, SEP], dtype=np.int32)
     _, positions, _, per_instance = mask_batch(ids, np.array([0, 2, 5]), np.array([0, 1]), 1, 0, settings())

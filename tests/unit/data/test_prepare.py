@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_a_validation_file_is_used_whole(work: Path) -> None:
     finetune = records[-1]["summary"]["stages"]["finetune"]
     assert (finetune["num_examples"], finetune["num_validation"]) == (50, 3)
     assert set(finetune["splits"]) == {"train", "test", "validation"}
+
+
+def test_a_stopped_preparation_leaves_nothing_half_built(work: Path) -> None:
+    row = f"{'many different words to cut ' * 40},"
+    (work / "data" / "train.csv").write_text("text,label\n" + "".join(f"{row}{'ab'[n % 2]}\n" for n in range(30_000)))
+    command = [sys.executable, "-m", "trainers.prepare", "--config", str(work / "config.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BERT4DOC_CACHE": str(work / "cache")}
+    with subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any('"tokenize"' in line for line in process.stdout)  # reads up to the first one
+        assert len(list((work / "cache" / "tokens").iterdir())) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    assert list((work / "cache" / "tokens").iterdir()) == []
 
 
 def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:

@@ -53,7 +53,7 @@ def open_imdb(path: str | None, fetch: Fetch) -> Dataset:
 
 def _open_archive(archive: Path) -> Dataset:
     def read(split: str, log: ReadLog) -> Iterator[Row]:
-        return _rows(_archive_reviews(archive, split, log), split, log)
+        return _rows(_archive_reviews(archive, split), split, archive.stat().st_size, log)
 
     return Dataset("imdb", _VERSION, {split: [archive] for split in _GROUPS}, read, LABELS)
 
@@ -74,7 +74,8 @@ def _open_folder(folder: Path) -> Dataset:
             splits[split] = sorted(path for place in places for path in place.glob("*.txt"))
 
     def read(split: str, log: ReadLog) -> Iterator[Row]:
-        return _rows(_folder_reviews(folder, splits[split], log), split, log)
+        reviews = _folder_reviews(folder, splits[split], log)
+        return _rows(reviews, split, sum(len(content) for *_, content in reviews), log)
 
     return Dataset("imdb", _VERSION, splits, read, LABELS, folder.parent)
 
@@ -92,10 +93,12 @@ Review = tuple[str, str, int, bytes]
 """(group, name, review number, content)"""
 
 
-def _rows(reviews: list[Review], split: str, log: ReadLog) -> Iterator[Row]:
+def _rows(reviews: list[Review], split: str, num_bytes: int, log: ReadLog) -> Iterator[Row]:
+    """The reviews in their order. As all were read before, the `num_bytes` of their files are reported bit by bit here."""
     if not reviews:
         raise DataError(f"IMDb: no reviews for the split '{split}'", f"set data.path to {_EXPECTED}")
     for group, name, _, content in sorted(reviews, key=lambda review: (review[0], review[2], review[1])):
+        log.advance(num_bytes // len(reviews))
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -116,15 +119,13 @@ def _folder_reviews(folder: Path, paths: Sequence[Path], log: ReadLog) -> list[R
             continue
         with open_bytes(path) as stream:
             content = _read_review(stream, name)
-        log.advance(len(content))
         reviews.append((match[2], name, int(match[3]), content))
     return reviews
 
 
-def _archive_reviews(archive: Path, split: str, log: ReadLog) -> list[Review]:
+def _archive_reviews(archive: Path, split: str) -> list[Review]:
     half = "test" if split == "test" else "train"
     reviews = []
-    position = 0
     try:
         # gzip rather than tarfile's own "r|gz", which does not verify the checksum
         with (
@@ -133,8 +134,6 @@ def _archive_reviews(archive: Path, split: str, log: ReadLog) -> list[Review]:
             tarfile.open(fileobj=unzipped, mode="r|") as tar,
         ):
             for member in tar:
-                log.advance(stream.tell() - position)
-                position = stream.tell()
                 match = _MEMBER.search(member.name)
                 if match is None or not member.isreg() or match[1] != half or match[2] not in _GROUPS[split]:
                     continue
