@@ -1,0 +1,115 @@
+"""trainers/worker.py with faults at chosen places, named in TEST_SEAMS:
+
+raise:RANK@STAGE:STEP     ValueError where the rank builds its batches of that step (0-based)
+nan:RANK@STAGE:STEP       the rank's loss of that step is not a number
+kill:RANK@STAGE:STEP      SIGKILL to itself there
+stop:SPLIT:N              the stop file appears while batch N (1-based) of a split's evaluations is computed
+slow:SECONDS              every step takes longer, so that a test can hit it
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def at_step(kind: str, place: str, act: Callable[[], None]) -> None:
+    """Call `act` where the loop starts a step of this rank."""
+    from trainers.engine import loop
+
+    rank, _, rest = place.partition("@")
+    stage, _, step = rest.partition(":")
+    original = loop.TrainingLoop._agree
+
+    def agree(self: Any, batches: Any) -> Any:
+        if self.ranks.rank == int(rank) and self.recorder.stage == stage and self.progress.step == int(step):
+            act()
+        return original(self, batches)
+
+    loop.TrainingLoop._agree = agree  # type: ignore[method-assign]
+
+
+def fail() -> None:
+    raise ValueError("bad data row 17")
+
+
+def nan_loss(place: str) -> None:
+    """The next loss of the rank is multiplied by NaN."""
+    from trainers.engine import scaler
+
+    original = scaler.LossScaler.scale
+    pending: list[int] = []
+
+    def scale(self: Any, loss: Any) -> Any:
+        return original(self, loss * float("nan") if pending and pending.pop() else loss)
+
+    scaler.LossScaler.scale = scale  # type: ignore[method-assign]
+    at_step("nan", place, lambda: pending.append(1))
+
+
+def stop_in_evaluation(split: str, number: int) -> None:
+    """Create the stop file in the middle of an evaluation."""
+    from trainers import stage
+    from trainers.engine import evaluation
+
+    attempt = Path(sys.argv[sys.argv.index("--attempt-dir") + 1])
+    current, seen = [""], [0]
+    predict_rows, predict_batch = stage.predict_rows, evaluation.predict_batch
+
+    def rows(*arguments: Any) -> Any:
+        current[0] = arguments[7]
+        return predict_rows(*arguments)
+
+    def batch(*arguments: Any) -> Any:
+        seen[0] += current[0] == split
+        if seen[0] == number and current[0] == split and os.environ["PADDLE_TRAINER_ID"] == "0":
+            (attempt / "stop").write_text("test")
+        return predict_batch(*arguments)
+
+    stage.predict_rows = rows
+    evaluation.predict_batch = batch
+
+
+def slow(seconds: float) -> None:
+    from trainers.engine import loop
+
+    original = loop.TrainingLoop._step
+
+    def step(self: Any) -> None:
+        time.sleep(seconds)
+        original(self)
+
+    loop.TrainingLoop._step = step  # type: ignore[method-assign]
+
+
+def install(seam: str) -> None:
+    kind, _, rest = seam.partition(":")
+    if kind == "raise":
+        at_step(kind, rest, fail)
+    elif kind == "nan":
+        nan_loss(rest)
+    elif kind == "kill":
+        at_step(kind, rest, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    elif kind == "stop":
+        split, _, number = rest.partition(":")
+        stop_in_evaluation(split, int(number))
+    elif kind == "slow":
+        slow(float(rest))
+    else:
+        raise SystemExit(f"unknown seam {seam}")
+
+
+if __name__ == "__main__":
+    import paddle  # noqa: F401  before the worker installs its signal handlers
+
+    for each in os.environ["TEST_SEAMS"].split():
+        install(each)
+    runpy.run_path(str(ROOT / "trainers" / "worker.py"), run_name="__main__")
