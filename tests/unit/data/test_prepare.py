@@ -123,7 +123,7 @@ def test_a_validation_file_is_used_whole(work: Path) -> None:
 
 def test_a_stopped_preparation_leaves_nothing_half_built(work: Path) -> None:
     row = f"{'many different words to cut ' * 40},"
-    (work / "data" / "train.csv").write_text("text,label\n" + "".join(f"{row}{'ab'[n % 2]}\n" for n in range(30_000)))
+    (work / "data" / "train.csv").write_text("text,label\n" + "".join(f"{row}{'ab'[n % 2]}\n" for n in range(9_000)))
     command = [sys.executable, "-m", "trainers.prepare", "--config", str(work / "config.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BERT4DOC_CACHE": str(work / "cache")}
     with subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, text=True) as process:
