@@ -73,18 +73,28 @@ def choose_stages(config: Config, only: str | None) -> tuple[str, ...]:
     return (only,)
 
 
-def checkpoint_stage(path: Path, stages: tuple[str, ...]) -> str:
-    """The stage of a checkpoint directory (RUN/STAGE/checkpoints/step-N). Raises ConfigError when it is none."""
+def checkpoint_stage(path: Path, run_dir: Path, stages: tuple[str, ...]) -> str:
+    """The stage of a checkpoint directory (RUN/STAGE/checkpoints/step-N) of this run that a launch may start from. Raises ConfigError."""
+    stage = path.parent.parent.name
     if not (path / "manifest.json").is_file():
         raise ConfigError(
             f"--resume {path}: not a checkpoint (no manifest.json in it)",
             "give auto, never, or a directory such as runs/NAME/STAGE/checkpoints/step-00000120",
         )
-    stage = path.parent.parent.name
+    if path.parent.parent.parent != run_dir:
+        raise ConfigError(
+            f"--resume {path}: not a checkpoint of run '{run_dir.name}' ({run_dir})",
+            "go on with the run that it belongs to: --name NAME; or use a finished stage's weights: model=runs/NAME/STAGE/model",
+        )
     if stage not in stages:
         raise ConfigError(
             f"--resume {path}: it belongs to stage '{stage}', which is not to run here ({', '.join(stages)})",
             "choose a checkpoint of one of these stages",
+        )
+    if stage_result(run_dir, stage) is not None:
+        raise ConfigError(
+            f"--resume {path}: stage '{stage}' is finished, and what came after it is built on its result",
+            "train anew under another name: --resume never --name NAME",
         )
     return stage
 

@@ -10,9 +10,9 @@ RUNS_VARIABLE = "BERT4DOC_RUNS"
 
 
 def runs_dir(option: Path | None) -> Path:
-    """The directory of all runs, absolute: --runs-dir, else BERT4DOC_RUNS, else runs/ beside the sources."""
+    """The directory of all runs, absolute, symbolic links followed: --runs-dir, else BERT4DOC_RUNS, else runs/ beside the sources."""
     chosen = option or Path(os.environ.get(RUNS_VARIABLE) or ROOT / "runs")
-    return chosen.expanduser().absolute()
+    return chosen.expanduser().resolve()
 
 
 def config_path(argument: str) -> Path:

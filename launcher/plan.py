@@ -32,7 +32,9 @@ class Task:
     config_path: str
     """The config as the user named it."""
     stages: tuple[str, ...]
-    """The stages to run, in order."""
+    """The stages that were asked for, in order."""
+    finished: tuple[str, ...] = ()
+    """Those that an earlier launch has finished: they are not repeated."""
     resume_from: str = ""
     """A checkpoint directory to start from instead of the newest one; empty: the newest."""
     threads: int | None = None
@@ -45,6 +47,7 @@ class StagePlan:
 
     name: str
     task: str
+    finished: bool
     init: str
     batch: batches.BatchPlan
     steps: batches.StepPlan
@@ -145,7 +148,7 @@ def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> P
         seed=config.seed,
         model=config.model,
         model_facts=facts.model,
-        stages=tuple(_plan_stage(config, name, topology, facts, half) for name in task.stages),
+        stages=tuple(_plan_stage(config, name, topology, facts, half, name in task.finished) for name in task.stages),
         world_size=topology.world_size,
         device=_device_text(topology.gpus),
         gpus=topology.gpus,
@@ -167,12 +170,13 @@ def _make_launch(config: Config, topology: Topology, facts: Facts, task: Task, t
         # Paddle's CPU wheel carries an MKL that takes a slow path on AMD unless told otherwise
         extra = {"MKL_DEBUG_CPU_TYPE": facts.environment.get("MKL_DEBUG_CPU_TYPE", "5"), **extra}
     resume = ("--resume-from", task.resume_from) if task.resume_from else ()
+    pending = ",".join(name for name in task.stages if name not in task.finished)
     return LaunchSpec(
         root=task.root,
         python=task.python,
         run_dir=task.run_dir,
         nodes=topology.nodes,
-        worker_args=("--stages", ",".join(task.stages), *resume),
+        worker_args=("--stages", pending, *resume),
         env=rank_environment(facts.environment, extra, task.root, threads),
         prepare_argv=(task.python, "-m", PREPARE_MODULE, "--run-dir", task.run_dir),
         prepare_env_names=(*PROXY_NAMES, *DOWNLOAD_SECRETS),
@@ -217,7 +221,7 @@ def _device_text(gpus: tuple[Gpu, ...]) -> str:
     return f"{', '.join(names)} (NCCL)"
 
 
-def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, half: bool) -> StagePlan:
+def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, half: bool, finished: bool) -> StagePlan:
     stage, model = config.stages[name], facts.model
     batch = batches.divide_batch(stage.batch, topology.world_size, stage.micro_batch)
     known = facts.stages.get(name, StageFacts(0))
@@ -229,6 +233,7 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     return StagePlan(
         name=name,
         task=stage.task,
+        finished=finished,
         init=config.stage_init(name),
         batch=batch,
         steps=steps,

@@ -82,8 +82,8 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
     stages = last_stages or continuation.choose_stages(config, request.stage)
     resume_from = ""
     if request.resume not in ("auto", "never"):
-        checkpoint = Path(request.resume).expanduser().absolute()
-        first = continuation.checkpoint_stage(checkpoint, stages)
+        checkpoint = Path(request.resume).expanduser().resolve()
+        first = continuation.checkpoint_stage(checkpoint, run.path, stages)
         stages, resume_from = stages[stages.index(first) :], str(checkpoint)
     else:
         continuation.check_start(config, run.path, stages)
@@ -94,6 +94,7 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
         run_dir=str(run.path),
         config_path=label,
         stages=stages,
+        finished=continuation.finished_stages(run.path, stages),
         resume_from=resume_from,
         threads=_earlier_threads(earlier, topology),
     )

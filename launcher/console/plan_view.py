@@ -81,7 +81,7 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
     steps = stage.steps
     duration = f"{text.plural(stage.epochs, 'epoch')}" if stage.epochs else "max_steps"
     rows = [
-        ("task", stage.task),
+        ("task", f"{stage.task} (finished, not repeated)" if stage.finished else stage.task),
         ("starts from", plan.model if stage.init == "model" else f"stage {stage.init}"),
         ("batch", stage.batch.text),
         ("examples", UNKNOWN if steps.num_examples is None else f"{steps.num_examples:,} per epoch"),
@@ -143,6 +143,8 @@ def _disk_text(disk: DiskEstimate | None) -> str:
 
 def _processes(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = []
+    if all(stage.finished for stage in plan.stages):
+        return Text("  none: every stage is finished")
     if plan.launch.prepare_argv:
         parts += [Text("  before the ranks:"), _command(plan.launch.prepare_argv)]
     for spec in plan.processes:

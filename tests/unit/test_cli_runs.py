@@ -325,3 +325,41 @@ def test_quickstart_says_when_there_is_only_one_core(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("quickstart: this machine has 1 core, so 1 rank is used instead of 2\n")
+
+
+class TestStartFromACheckpoint:
+    def checkpoint(self, tmp_path: Path, run: str, stage: str = "finetune") -> str:
+        path = tmp_path / run / stage / "checkpoints" / "step-00000007"
+        write_json(path / "manifest.json", {})
+        return str(path)
+
+    def test_of_this_run_reaches_the_ranks(self, tmp_path):
+        path, checkpoint = started_run(tmp_path), self.checkpoint(tmp_path, "tiny")
+        plan = json.loads(launcher("plan", str(path), "--resume", checkpoint, "--json", runs_dir=tmp_path).stdout)
+        assert plan["processes"][0]["argv"][-4:] == ["--stages", "finetune", "--resume-from", checkpoint]
+
+    def test_of_another_run_of_a_finished_stage_or_of_no_stage_is_refused(self, tmp_path):
+        path = started_run(tmp_path)
+        for checkpoint, said in (
+            (self.checkpoint(tmp_path, "other"), "not a checkpoint of run 'tiny'"),
+            (
+                self.checkpoint(tmp_path, "tiny", "pretrain"),
+                "it belongs to stage 'pretrain', which is not to run here (finetune)",
+            ),
+        ):
+            done = launcher("plan", str(path), "--resume", checkpoint, runs_dir=tmp_path)
+            assert (done.returncode, said in done.stderr) == (Exit.USAGE, True), done.stderr
+        checkpoint = self.checkpoint(tmp_path, "tiny")
+        write_json(tmp_path / "tiny" / "finetune" / "done.json", DONE)
+        done = launcher("plan", str(path), "--resume", checkpoint, runs_dir=tmp_path)
+        assert "stage 'finetune' is finished" in done.stderr
+
+
+def test_finished_stages_are_not_repeated(tmp_path):
+    for stage in ("baseline", "pretrain"):
+        write_json(tmp_path / "quickstart" / stage / "done.json", DONE)
+    plan = json.loads(launcher("plan", "quickstart", "--json", runs_dir=tmp_path).stdout)
+    assert [stage["finished"] for stage in plan["stages"]] == [True, True, False]
+    assert plan["processes"][0]["argv"][-2:] == ["--stages", "finetune"]
+    write_json(tmp_path / "quickstart" / "finetune" / "done.json", DONE)
+    assert "none: every stage is finished" in launcher("plan", "quickstart", runs_dir=tmp_path).stdout
