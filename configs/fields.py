@@ -81,7 +81,7 @@ def _annotation_of(info: FieldInfo) -> Any:
 def section_of(annotation: Any) -> type[Strict] | None:
     """The section class behind an annotation (`DataConfig | None` -> DataConfig), None for plain values."""
     for kind in kinds(annotation):
-        if isinstance(kind.type, type) and issubclass(kind.type, Strict):
+        if get_origin(kind.type) is None and isinstance(kind.type, type) and issubclass(kind.type, Strict):
             return kind.type
     return None
 

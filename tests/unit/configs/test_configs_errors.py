@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from configs import yaml_nodes
 from configs.errors import ConfigError, Exit
 from configs.loader import load_config
 from configs.names import OTHER_NAMES, nearest
 from configs.unknown_keys import explain_unknown
 
+SHIPPED_FOLDER = Path(yaml_nodes.__file__).parent
 HEAD = "name: a\nmodel: b\ndata: {dataset: trec}\n"
 Write = Callable[[str], Path]
 
@@ -300,3 +307,31 @@ def test_odd_file_name_stays_on_one_line(write: Write, tmp_path: Path) -> None:
     path = Path("a\nb \x1b[31m.yaml")
     path.write_text("a: 1")
     assert all(line.startswith("a?b ?[31m.yaml:1: ") for line in report(path))
+
+
+STRANGE: list[Any] = [None, True, 0, -1, 1.5, 1e400, "", "x", [], [1, "a"], {}, {"a": {"b": 1}}, "\x1b", 10**18]
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_reported_not_crashed_on(data: st.DataObject) -> None:
+    """A value anywhere replaced by something strange, and a key misspelt: a ConfigError or a valid configuration."""
+    tree: Any = yaml_nodes.read_file(SHIPPED_FOLDER / "imdb.yaml").value
+    for _ in range(data.draw(st.integers(1, 3))):
+        here, depth = tree, data.draw(st.integers(0, 4))
+        key = data.draw(st.sampled_from(sorted(here)))
+        while depth and isinstance(here[key], dict) and here[key]:
+            here, depth = here[key], depth - 1
+            key = data.draw(st.sampled_from(sorted(here)))
+        value = here.pop(key)
+        name = data.draw(st.sampled_from([key, key, key[:-1], f"{key}s", "name", "1", "a.b"]))
+        here[name] = copy.deepcopy(data.draw(st.sampled_from([value, *STRANGE])))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.yaml"
+        path.write_text(json.dumps(tree).replace("Infinity", "1e400"), encoding="utf-8")
+        message = ""
+        try:
+            load_config(path)
+        except ConfigError as error:
+            message = error.message
+        assert all(line.startswith(f"{path}:1: ") for line in message.splitlines())

@@ -105,7 +105,7 @@ def without_conflicts(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(values=CONFIGS.map(without_conflicts), source=ANY_TEXT)
 def test_dump_then_load_is_the_identity(values: dict[str, Any], source: str) -> None:
     config = Config.model_validate(values)
