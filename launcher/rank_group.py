@@ -100,7 +100,7 @@ class RankGroup:
         self._first_exit_at = self._first_exit_at or time.monotonic()
         end = rank.exit or {"returncode": None, "signal": None, "t": rank.lost_at}
         self._session.emit({"type": "rank_exit", **end, "rank": rank.rank})
-        if rank.returncode == Exit.PREEMPTED:
+        if rank.returncode == Exit.PREEMPTED and not rank.stopped_by_agent:
             self._session.stop(f"rank {rank.rank} was asked to stop")
 
     def _find_failure(self, now: float) -> NodeFailure | None:

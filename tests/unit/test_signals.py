@@ -17,6 +17,7 @@ from launcher.files import read_json_object
 from launcher.rundir import RunDirectory
 from tests.launches import FAKES, ROOT, left_behind, wait_until
 
+pytestmark = pytest.mark.slow
 ENDLESS = ("--steps", "100000")
 
 
@@ -127,6 +128,18 @@ def test_nothing_outlives_the_supervisor(supervised: Supervised, signum: int) ->
     status = supervised.run.read_status()
     assert status is not None
     assert status["state"] == "interrupted"
+
+
+def test_a_stop_while_the_data_is_prepared_ends_the_preparation(run: RunDirectory, tmp_path: Path) -> None:
+    script = tmp_path / "prepare.py"
+    script.write_text("import time\nopen('%s', 'w').close()\ntime.sleep(300)" % (tmp_path / "preparing"))
+    command = [sys.executable, str(FAKES / "supervise.py"), str(run.path), "--prepare", str(script)]
+    supervisor = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_until((tmp_path / "preparing").exists)
+    assert (run.read_status() or {})["state"] == "preparing"
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(20) == 143
+    assert left_behind(run) == []
 
 
 def test_nothing_outlives_a_supervisor_and_an_agent_that_die_together(supervised: Supervised) -> None:

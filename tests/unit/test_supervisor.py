@@ -12,6 +12,8 @@ from launcher.rundir import RunDirectory
 from launcher.spec import Bounds
 from tests.launches import Recorder, fake_launch, launch, left_behind
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
@@ -58,7 +60,7 @@ def test_a_rank_that_never_ends_is_killed_with_its_children(run: RunDirectory) -
     ],
 )
 def test_ends_without_an_exception_are_named(run: RunDirectory, action: str, words: str) -> None:
-    outcome, _ = launch(run, "--do", f"1:{action}", "--steps", "500")
+    outcome, _ = launch(run, "--do", f"1:{action}", "--steps", "1000000")
     assert outcome.root_cause is not None
     assert outcome.root_cause.rank == 1
     assert words in outcome.root_cause.what
