@@ -103,9 +103,12 @@ class CheckpointStore:
         tensors = {name.removesuffix(".safetensors"): parse_safetensors(content) for name, content in contents.items()}
         return Snapshot(step, tensors, state)
 
-    def prune(self, newest: int, keep: set[int]) -> None:
-        """Delete all but the `newest` last checkpoints and the steps in `keep`. The last one always stays."""
-        steps = self.steps()
+    def prune(self, newest: int, keep: set[int], last: int) -> None:
+        """Delete all but the `newest` checkpoints up to the step `last`, which was just written, and the steps in `keep`.
+
+        Later steps do not count: they are what a resume has passed over as damaged.
+        """
+        steps = [step for step in self.steps() if step <= last]
         for step in steps[:-newest]:
             if step not in keep:
                 retired = self.directory / f".step-{step:08d}.0.partial"
@@ -133,8 +136,10 @@ def _read_manifest(directory: Path, step: int) -> dict[str, dict[str, Any]]:
         files: dict[str, dict[str, Any]] = manifest["files"]
         if "state.json" not in files or any("/" in name for name in files):
             raise _damaged(path, "does not list the files of a checkpoint")
+        if not all(isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in files.values()):
+            raise _damaged(path, "does not give the size and sha256 of every file")
         return files
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read: {error}") from error
 
 

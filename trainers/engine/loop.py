@@ -323,7 +323,7 @@ class TrainingLoop:
             bytes=num_bytes,
             seconds=time.monotonic() - started,
         )
-        self.store.prune(self.train.keep_checkpoints, best)
+        self.store.prune(self.train.keep_checkpoints, best, snapshot.step)
 
     def _wait_for_save(self) -> None:
         """Every rank waits until rank 0's write is durable, with small collectives so that no timeout of a slow disk matters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,7 +41,9 @@ class Progress:
         With early stopping, an improvement smaller than min_delta is kept as the best but does not reset the patience.
         """
         sign = -1.0 if metric == "loss" else 1.0
-        gain = float("inf") if self.best_step is None else sign * (metrics[metric] - self.best_metrics[metric])
+        gain = math.inf if self.best_step is None else sign * (metrics[metric] - self.best_metrics[metric])
+        if math.isnan(metrics[metric]):
+            gain = -math.inf
         self.evaluated_step = self.step
         if gain > 0.0:
             self.best_step, self.best_metrics = self.step, dict(metrics)
