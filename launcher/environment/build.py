@@ -200,8 +200,8 @@ def _install_gpu_wheel(environment: Path, pip: Pip, plan: Plan, progress: Progre
     )
     constraints = environment / "constraints.txt"
     constraints.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in plan.pins), encoding="utf-8")
-    locked = {_canonical(pin.name) for pin in plan.pins}
-    libraries = [line for line in _requirements_of(pip.site_packages) if _canonical(line) not in locked]
+    locked = {locks.canonical_name(pin.name) for pin in plan.pins}
+    libraries = [line for line in _requirements_of(pip.site_packages) if _project_name(line) not in locked]
     if libraries:
         arguments = [*index, "--constraint", str(constraints), *libraries]
         pip.install(arguments, f"installing CUDA libraries ({plan.choice.device})", plan.num_packages, progress)
@@ -217,10 +217,9 @@ def _requirements_of(site_packages: Path) -> list[str]:
     return lines
 
 
-def _canonical(requirement: str) -> str:
+def _project_name(requirement: str) -> str:
     """The normalised project name at the start of a requirement."""
-    name = re.split(r"[\s\[\]();<>=!~@]", requirement.strip(), maxsplit=1)[0]
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return locks.canonical_name(re.split(r"[\s\[\]();<>=!~@]", requirement.strip(), maxsplit=1)[0])
 
 
 def _try_import(environment: Path, log: Path) -> None:

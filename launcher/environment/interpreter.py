@@ -1,4 +1,4 @@
-"""Which Python interpreters will do, and which one an environment is really made with."""
+"""Which interpreter an environment is really made with."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import subprocess
 import sys
 
 from .errors import USAGE, SetupError
-
-# numpy 1.26, which PaddleNLP needs, has no wheel for 3.13.
-OLDEST = (3, 10)
-NEWEST = (3, 12)
+from .own import check_version
 
 _PROBE = (
     "import json, os, sys; "
@@ -26,16 +23,6 @@ def base_python() -> str:
     An environment is made with that one, so that it outlives both.
     """
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-
-
-def check_version(version: tuple[int, int], name: str) -> None:
-    """Raise SetupError (exit 2) unless the project runs on this (major, minor)."""
-    if not OLDEST <= version <= NEWEST:
-        raise SetupError(
-            f"{name} is Python {version[0]}.{version[1]}; the project runs on 3.10, 3.11 and 3.12.\n"
-            "  Next: name another interpreter (--python PATH or BERT4DOC_PYTHON), or none: run.sh then finds one.",
-            USAGE,
-        )
 
 
 def find_base(name: str) -> str:

@@ -31,6 +31,11 @@ class Pin:
     text: str
 
 
+def canonical_name(name: str) -> str:
+    """The project name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def extras(directory: Path = DIRECTORY) -> list[str]:
     """Names of the extras that have a lock file."""
     return sorted(path.stem for path in directory.glob("*.lock") if path.stem != BASE)

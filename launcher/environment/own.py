@@ -6,7 +6,7 @@ it reads package metadata and imports none of the packages.
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from pathlib import Path
 
 from . import locks
 from .errors import USAGE, SetupError
-from .interpreter import check_version
+
+# numpy 1.26, which PaddleNLP needs, has no wheel for 3.13.
+OLDEST = (3, 10)
+NEWEST = (3, 12)
 
 # Needed to build packages, not to run.
 _BUILD_ONLY = frozenset({"pip", "wheel", "setuptools-scm"})
@@ -90,20 +93,50 @@ def satisfies(version: str, ranges: tuple[tuple[str, str], ...]) -> bool:
 
 def find_lacks(requirements: list[Requirement]) -> list[Lack]:
     """What this interpreter lacks."""
+    installed = _installed_by_directory()
     lacks = []
     for requirement in requirements:
         names = _ALTERNATIVES.get(requirement.name, (requirement.name,))
-        versions = [version for name in names if (version := _installed(name)) is not None]
+        versions = [installed[key] for name in names if (key := locks.canonical_name(name)) in installed]
+        versions = versions or [version for name in names if (version := _installed_by_metadata(name))]
         if not any(satisfies(version, requirement.ranges) for version in versions):
             lacks.append(Lack(requirement, versions[0] if versions else None))
     return lacks
 
 
-def _installed(name: str) -> str | None:
+def _installed_by_directory() -> dict[str, str]:
+    """Canonical name -> version, from the names of the metadata directories: reading them all takes too long."""
+    installed: dict[str, str] = {}
+    for directory in sys.path:
+        try:
+            names = os.listdir(directory or ".")
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".dist-info"):
+                project, _, version = name.removesuffix(".dist-info").partition("-")
+                installed.setdefault(locks.canonical_name(project), version)
+    return installed
+
+
+def _installed_by_metadata(name: str) -> str | None:
+    """The slow and thorough way, for what was installed in an unusual one (eggs, zipped, in development)."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def check_version(version: tuple[int, int], name: str) -> None:
+    """Raise SetupError (exit 2) unless the project runs on this (major, minor)."""
+    if not OLDEST <= version <= NEWEST:
+        raise SetupError(
+            f"{name} is Python {version[0]}.{version[1]}; the project runs on 3.10, 3.11 and 3.12.\n"
+            "  Next: name another interpreter (--python PATH or BERT4DOC_PYTHON), or none: run.sh then finds one.",
+            USAGE,
+        )
 
 
 def check(extras: tuple[str, ...], directory: Path = locks.DIRECTORY) -> None:

@@ -1,50 +1,20 @@
-"""The commands run.sh hands to this package: `ensure` (first use), `setup` (asked for), `check` (own interpreter)."""
+"""The two ways to an environment: `ensure` (every command, on first use) and `setup` (asked for)."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
-import signal
 import sys
-from pathlib import Path
-from types import FrameType
 
-from . import devices, interpreter, locks, own
-from .build import build, make_plan
+from . import devices, interpreter, locks
+from .build import CPU_PADDLE, build, make_plan
 from .errors import USAGE, SetupError
 from .place import Place, Stamp
 from .progress import Progress
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def main(arguments: list[str]) -> int:
-    """Run one command; returns the exit code. User errors are printed on stderr without a traceback."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
-    try:
-        command, rest = arguments[0], arguments[1:]
-        if command == "check":
-            own.check(tuple(rest))
-        elif command == "ensure":
-            ensure(Place(ROOT))
-        else:
-            setup(Place(ROOT), _parse_setup(rest))
-    except SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nSet-up interrupted; the next call starts it again.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
-def _parse_setup(arguments: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./run.sh setup",
         description="Make the environment (.venv) from the lock files. Every command does this by itself on first use.",
@@ -87,8 +57,9 @@ def ensure(place: Place) -> None:
         _make(place, _remembered_device(current), current.extras if current else locks.DEFAULT_EXTRAS, progress)
 
 
-def setup(place: Place, options: argparse.Namespace) -> None:
+def setup(place: Place, arguments: list[str]) -> None:
     """Make the environment as asked, or say that it is already so."""
+    options = _parse(arguments)
     progress = Progress()
     current = place.current()
     _continue_with(options.python or (current.python_path if current else None), options.python is not None)
@@ -140,12 +111,14 @@ def _damage(place: Place) -> bool:
     stamp = place.current()
     if stamp is None:
         return True
-    directories = {path.name.lower() for path in place.link.glob("lib/python3*/site-packages/*.dist-info")}
+    installed = set()
+    for path in place.link.glob("lib/python3*/site-packages/*.dist-info"):
+        name, _, version = path.stem.partition("-")
+        installed.add((locks.canonical_name(name), version))
     return any(
-        f"{pin.name.replace('-', '_').replace('.', '_')}-{pin.version}.dist-info".lower() not in directories
-        and f"{pin.name}-{pin.version}.dist-info".lower() not in directories
+        (locks.canonical_name(pin.name), pin.version) not in installed
         for pin in locks.read_pins(locks.groups(stamp.extras), stamp.python_version)
-        if not (pin.name == "paddlepaddle" and stamp.device != "cpu")
+        if not (pin.name == CPU_PADDLE and stamp.device != "cpu")
     )
 
 

@@ -245,7 +245,7 @@ def test_own_interpreter_is_told_what_it_lacks(tmp_path):
 
 
 def test_paddle_gpu_counts_as_paddle(tmp_path, monkeypatch):
-    metadata = tmp_path / "paddlepaddle_gpu-3.3.1.dist-info"
+    metadata = tmp_path / "paddlepaddle_gpu-3.3.1.post126.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: paddlepaddle-gpu\nVersion: 3.3.1.post126\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -397,7 +397,7 @@ def test_requirements_of_the_gpu_wheel(tmp_path):
     )
     lines = build._requirements_of(tmp_path)
     assert lines == ["numpy>=1.21", "nvidia-cublas-cu12==12.6.4.1; platform_system == 'Linux'"]
-    assert [build._canonical(line) for line in lines] == ["numpy", "nvidia-cublas-cu12"]
+    assert [build._project_name(line) for line in lines] == ["numpy", "nvidia-cublas-cu12"]
 
 
 def test_suites(tmp_path):
