@@ -155,22 +155,23 @@ class StageRunner:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _find_checkpoint(self) -> Snapshot | None:
-        """The checkpoint to continue, the same on every rank. Rank 0 sweeps, chooses and says what was passed over."""
+    def _choose_checkpoint(self) -> int:
+        """Step of the checkpoint to continue, -1 for none. Sweeps what a crash left, and says what was passed over."""
         run = self.run_
-        step = -1
-        if run.ranks.rank == 0:
-            self.store.sweep()
-            sweep_partial(self.directory)
-            if run.resume_from is not None and run.resume_from.parent.parent == self.directory:
-                step = int(run.resume_from.name.removeprefix("step-"))
-                self.store.read(step)
-            else:
-                snapshot, problems = newest_intact(self.store)
-                step = -1 if snapshot is None else snapshot.step
-                for problem in problems:
-                    run.recorder.message(f"damaged checkpoint passed over: {problem}", "warning")
-        step = int(run.ranks.sum([step if run.ranks.rank == 0 else 0])[0])
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.store.sweep()
+        sweep_partial(self.directory)
+        if run.resume_from is not None and run.resume_from.parent.parent == self.directory:
+            return self.store.read(int(run.resume_from.name.removeprefix("step-"))).step
+        snapshot, problems = newest_intact(self.store)
+        for problem in problems:
+            run.recorder.message(f"damaged checkpoint passed over: {problem}", "warning")
+        return -1 if snapshot is None else snapshot.step
+
+    def _find_checkpoint(self) -> Snapshot | None:
+        """The checkpoint to continue, chosen by rank 0 and the same on every rank."""
+        ranks = self.run_.ranks
+        step = int(ranks.sum([ranks.on_first(self._choose_checkpoint, self.run_.recorder.beat) or 0])[0])
         snapshot = None if step < 0 else self.store.read(step)
         if snapshot is not None and snapshot.state["fingerprint"] != self.fingerprint():
             raise ConfigError(
@@ -186,8 +187,6 @@ class StageRunner:
         run, started = self.run_, time.monotonic()
         run.recorder.stage = self.name
         run.recorder.enter("load", 0)
-        if run.ranks.rank == 0:
-            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         config = read_bert_config(self._start_folder())
         snapshot = self._find_checkpoint()
         parts = self._make_parts(config, load=snapshot is None)
@@ -306,22 +305,30 @@ class StageRunner:
         metrics: dict[str, Any] = {f"validation_{key}": value for key, value in progress.best_metrics.items()}
         if isinstance(self.stage, FinetuneStage) and "test" in self.facts["splits"]:
             metrics.update(self._test(loop, self.stage))
-        reason = "early_stopping" if progress.early_stopped else "finished"
-        if run.ranks.rank == 0:
-            save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names)
-            write_board(self.directory / "visualdl", self.metrics.read())
-            done = {
-                "step": progress.step,
-                "best_step": progress.best_step,
-                "reason": reason,
-                "seconds": seconds,
-                "metrics": metrics,
-            }
-            replace_json(self.directory / "done.json", {**done, "fingerprint": self.fingerprint()})
-            run.recorder.record(
-                "stage_end", stage=self.name, step=progress.step, seconds=seconds, reason=reason, metrics=metrics
-            )
-        run.ranks.barrier()
+        run.recorder.enter("save")
+        run.ranks.on_first(lambda: self._save_result(loop, config, arrays, metrics, seconds), run.recorder.beat)
+
+    def _save_result(
+        self,
+        loop: TrainingLoop,
+        config: BertConfig,
+        arrays: dict[str, np.ndarray],
+        metrics: dict[str, Any],
+        seconds: float,
+    ) -> None:
+        """Write the model folder and the curves, then done.json: from then on the stage is not repeated."""
+        progress = loop.progress
+        save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names)
+        write_board(self.directory / "visualdl", self.metrics.read())
+        end = {
+            "step": progress.step,
+            "reason": "early_stopping" if progress.early_stopped else "finished",
+            "seconds": seconds,
+            "metrics": metrics,
+        }
+        done = {**end, "best_step": progress.best_step, "fingerprint": self.fingerprint()}
+        replace_json(self.directory / "done.json", done)
+        self.run_.recorder.record("stage_end", stage=self.name, **end)
 
     def _test(self, loop: TrainingLoop, stage: FinetuneStage) -> dict[str, Any]:
         """Evaluate the result on the test split; writes eval.json and predictions.tsv. Returns the main scores."""

@@ -85,10 +85,6 @@ class CheckpointStore:
         if pending is not None:
             pending.result()
 
-    def is_writing(self) -> bool:
-        """Whether a background write is under way."""
-        return self._pending is not None and not self._pending.done()
-
     def raise_failure(self) -> None:
         """Raise what a finished background write raised, without waiting for one under way."""
         if self._pending is not None and self._pending.done():

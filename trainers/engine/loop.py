@@ -326,15 +326,8 @@ class TrainingLoop:
         self.store.prune(self.train.keep_checkpoints, best, snapshot.step)
 
     def _wait_for_save(self) -> None:
-        """Every rank waits until rank 0's write is durable, with small collectives so that no timeout of a slow disk matters."""
-        while True:
-            writing = self.store.is_writing()
-            if not writing:
-                self.store.wait()
-            if not self.ranks.any(writing):
-                return
-            self.recorder.beat()
-            time.sleep(0.05)
+        """Every rank waits until rank 0's write is durable."""
+        self.ranks.on_first(self.store.wait, self.recorder.beat)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a checkpoint's tensors and counters in place (the progress object was made from the same checkpoint)."""

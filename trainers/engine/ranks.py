@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
+
+T = TypeVar("T")
+
+POLL_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -51,16 +60,38 @@ class Ranks:
         """Whether any rank says yes."""
         return bool(self.sum([float(flag)])[0] > 0)
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        self.sum([0.0])
+    def on_first(self, work: Callable[[], T], beat: Callable[[], None]) -> T | None:
+        """Rank 0 does host work of any length; the others wait for it and get None.
+
+        They meet in small collectives meanwhile, because gloo gives up on a peer that is not there within 30 s. `beat` is called
+        as long as it takes. Raises on rank 0 what `work` raises.
+        """
+        if self.world_size == 1:
+            return work()
+        with ThreadPoolExecutor(1) as executor:
+            future = executor.submit(work) if self.rank == 0 else None
+            while self.any(future is not None and not future.done()):
+                beat()
+                time.sleep(POLL_INTERVAL_S)
+            return None if future is None else future.result()
 
 
 def join_ranks() -> Ranks:
     """Meet the other ranks (gloo on CPU, NCCL on GPU) as `paddle.distributed.launch` set them up."""
     device = tune_device()
+    if dist.ParallelEnv().rank > 0:
+        _wait_for_store(os.environ["PADDLE_MASTER"])
     fleet.init(is_collective=True)
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _wait_for_store(address: str) -> None:
+    """Return when rank 0's store listens at `host:port`: Paddle's own retry sleeps 3 s at a time. The node's agent bounds it."""
+    host, port = address.rsplit(":", 1)
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1.0):
+            return
+        time.sleep(POLL_INTERVAL_S)
 
 
 def tune_device() -> str:

@@ -28,7 +28,8 @@ class SequenceNoise:
 
     def _draw(self, index: int, count: int, threshold: int) -> np.ndarray:
         words = np.asarray(self._streams[index].random_raw(-(-count // 4)))
-        return np.greater_equal(words.view(np.uint16)[:count], threshold)
+        kept: np.ndarray = words.view(np.uint16)[:count] >= threshold
+        return kept
 
     def rows(self, sizes: Sequence[int], width: int, threshold: int) -> np.ndarray:
         """[sum(sizes), width] bool, True where kept; sequence i owns `sizes[i]` consecutive rows."""
