@@ -124,7 +124,11 @@ def test_hidden_states_of_every_block_and_the_pooled_output(config: BertConfig, 
 
 @pytest.mark.parametrize("lengths", [UNEQUAL, EQUAL])
 def test_every_gradient_of_a_classifier(config: BertConfig, lengths: tuple[int, ...]) -> None:
-    theirs, ours, rows = reference("BertForSequenceClassification", num_classes=3), BertForClassification(config, 3), Rows(lengths)
+    theirs, ours, rows = (
+        reference("BertForSequenceClassification", num_classes=3),
+        BertForClassification(config, 3),
+        Rows(lengths),
+    )
     copy_weights(theirs, ours)
     labels = paddle.to_tensor(np.arange(len(lengths)) % 3)
     ours.train()
@@ -160,16 +164,24 @@ def test_without_nsp_there_are_no_nsp_logits(config: BertConfig) -> None:
     assert list(mlm.shape) == [2, len(VOCABULARY)]
 
 
-@pytest.mark.parametrize(("blocks", "pooling"), [((1,), "concat"), ((0, 1), "concat"), ((0, 1), "mean"), ((1, 0), "max")])
+@pytest.mark.parametrize(
+    ("blocks", "pooling"), [((1,), "concat"), ((0, 1), "concat"), ((0, 1), "mean"), ((1, 0), "max")]
+)
 def test_layers_that_feed_the_classifier(config: BertConfig, blocks: tuple[int, ...], pooling: str) -> None:
     theirs, rows = reference("BertForSequenceClassification", num_classes=3), Rows(UNEQUAL)
     ours = BertForClassification(config, 3, blocks, pooling)
     ours.eval()
-    arrays = {name: p.numpy() for name, p in theirs.named_parameters() if not name.startswith(("classifier.", "bert.pooler"))}
+    arrays = {
+        name: p.numpy() for name, p in theirs.named_parameters() if not name.startswith(("classifier.", "bert.pooler"))
+    }
     load_arrays(ours, arrays, "test")
     hidden = theirs.bert(**rows.padded(), output_hidden_states=True, return_dict=True).hidden_states
     chosen = [hidden[block + 1][:, 0].numpy() for block in blocks]
-    combine = {"concat": lambda x: np.concatenate(x, axis=1), "mean": lambda x: np.mean(x, axis=0), "max": lambda x: np.max(x, axis=0)}
+    combine = {
+        "concat": lambda x: np.concatenate(x, axis=1),
+        "mean": lambda x: np.mean(x, axis=0),
+        "max": lambda x: np.max(x, axis=0),
+    }
     features = combine[pooling](chosen)
     weight, bias = ours.classifier.weight.numpy(), ours.classifier.bias.numpy()
     assert weight.shape == (HIDDEN * (len(blocks) if pooling == "concat" else 1), 3)
@@ -211,7 +223,11 @@ def test_layout_of_unequal_and_equal_lengths() -> None:
     equal = make_layout([3, 3])
     assert (equal.rectangle_BS, equal.flat_T, equal.key_mask_BS, equal.num_cells) == (None, None, None, 6)
     batch = make_token_batch([np.array([7, 8]), np.array([9])], [np.array([0, 1]), np.array([0])])
-    assert (batch.ids_T.tolist(), batch.types_T.tolist(), batch.positions_T.tolist()) == ([7, 8, 9], [0, 1, 0], [0, 1, 0])
+    assert (batch.ids_T.tolist(), batch.types_T.tolist(), batch.positions_T.tolist()) == (
+        [7, 8, 9],
+        [0, 1, 0],
+        [0, 1, 0],
+    )
 
 
 def test_real_weights_agree_with_paddlenlp() -> None:
@@ -267,4 +283,6 @@ def test_config_round_trip() -> None:
 
 def test_the_tiny_weights_cover_every_parameter(config: BertConfig) -> None:
     """The hand-written list of Transformers' names has as many tensors as the model has parameters."""
-    assert len(random_tensors(hf_shapes(num_classes=3))) == len(dict(BertForClassification(config, 3).named_parameters()))
+    assert len(random_tensors(hf_shapes(num_classes=3))) == len(
+        dict(BertForClassification(config, 3).named_parameters())
+    )

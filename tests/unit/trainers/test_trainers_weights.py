@@ -105,7 +105,10 @@ def rewrite(folder: Path, rename: Any) -> None:
 def test_old_and_short_names_mean_the_same(bert: Path, tmp_path: Path) -> None:
     expected = read_weights(bert / "model.safetensors")
     old = write_bert(tmp_path / "old")
-    rewrite(old, lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"))
+    rewrite(
+        old,
+        lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+    )
     short = write_bert(tmp_path / "short")
     rewrite(short, lambda name: name.removeprefix("bert."))
     for folder in (old, short):
@@ -188,7 +191,9 @@ def test_a_misshapen_pooler_is_an_error(bert: Path) -> None:
     tensors = load_file(str(bert / "model.safetensors"))
     tensors["bert.pooler.dense.weight"] = np.zeros((3, 3), dtype=np.float32)
     save_file(tensors, str(bert / "model.safetensors"))
-    with pytest.raises(ConfigError, match=r"misshapen: bert\.pooler\.dense\.weight is \[3, 3\] in the file, \[32, 32\]"):
+    with pytest.raises(
+        ConfigError, match=r"misshapen: bert\.pooler\.dense\.weight is \[3, 3\] in the file, \[32, 32\]"
+    ):
         load_folder(pretraining(bert), bert)
 
 
