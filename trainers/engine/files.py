@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -58,8 +59,11 @@ def replace_file(path: Path, content: bytes) -> None:
         write_synced(partial, content)
         partial.rename(path)
         sync_directory(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, CannotWriteError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if isinstance(error, CannotWriteError):
+            raise
         raise cannot_write(path, error) from error
 
 
