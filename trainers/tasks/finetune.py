@@ -58,7 +58,7 @@ class TextEncoder:
     def lengths(self) -> np.ndarray:
         """int64 [rows]: tokens of every row as `__call__` gives it."""
         if self.texts.pair_lengths is None:
-            kept = [truncated_length(int(length), self._max_length) + 2 for length in self.texts.lengths]
+            kept = [truncated_length(int(length), self._max_length) for length in self.texts.lengths]
         else:
             room = self._max_length - 3
             pairs = zip(self.texts.lengths.tolist(), self.texts.pair_lengths.tolist(), strict=True)
