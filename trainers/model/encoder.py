@@ -14,11 +14,12 @@ from paddle import nn
 from trainers.model.batch import Layout, TokenBatch
 from trainers.model.config import BertConfig
 from trainers.model.dropout import dropout_attention, dropout_tokens
+from trainers.model.linear import Linear
 
 
-def linear(config: BertConfig, num_in: int, num_out: int) -> nn.Linear:
+def linear(config: BertConfig, num_in: int, num_out: int) -> Linear:
     """A linear layer with BERT's initialisation: normal(0, initializer_range) weights and zero bias."""
-    return nn.Linear(num_in, num_out, weight_attr=normal(config), bias_attr=None)
+    return Linear(num_in, num_out, weight_attr=normal(config), bias_attr=None)
 
 
 def normal(config: BertConfig) -> paddle.ParamAttr:
