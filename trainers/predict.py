@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,16 +38,21 @@ def read_texts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[str]
     if arguments.text:
         yield from arguments.text
         return
-    name = arguments.file
     try:
-        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        file = sys.stdin.buffer if arguments.file == "-" else stack.enter_context(open_binary(arguments.file))
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{arguments.file}: cannot be read: {error.strerror}") from error
     for number, line in enumerate(file, start=1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start})", "convert the file to UTF-8") from error
+            where = f"{arguments.file}:{number}"
+            raise DataError(f"{where}: not UTF-8 (byte {error.start})", "convert the file to UTF-8") from error
+
+
+def open_binary(name: str) -> BinaryIO:
+    """A file for reading bytes; the caller closes it."""
+    return Path(name).open("rb")
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -33,7 +33,8 @@ class SequenceNoise:
 
     def rows(self, sizes: Sequence[int], width: int, threshold: int) -> np.ndarray:
         """[sum(sizes), width] bool, True where kept; sequence i owns `sizes[i]` consecutive rows."""
-        return np.concatenate([self._draw(i, n * width, threshold) for i, n in enumerate(sizes)]).reshape(-1, width)
+        kept: np.ndarray = np.concatenate([self._draw(i, n * width, threshold) for i, n in enumerate(sizes)])
+        return kept.reshape(-1, width)
 
     def squares(self, sizes: Sequence[int], heads: int, longest: int, threshold: int) -> np.ndarray:
         """[B*heads, longest, longest] bool, True where kept (and in padding)."""
