@@ -1,4 +1,4 @@
-"""This process among its peers: fleet, and the few collectives that the loop needs."""
+"""This process among its peers: Paddle's data parallelism (fleet's on GPU), and the few collectives that the loop needs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,12 @@ def join_ranks() -> Ranks:
     device = tune_device()
     if dist.ParallelEnv().rank > 0:
         _wait_for_store(os.environ["PADDLE_MASTER"])
-    fleet.init(is_collective=True)
+    if device.startswith("gpu"):
+        fleet.init(is_collective=True)
+    else:
+        # fleet makes a gloo group for each of its parallel axes, and every second start of 4 ranks then fails ("Connection refused"
+        # between peers, Paddle 3.3.1); the one group of all ranks is all that data parallelism needs.
+        dist.init_parallel_env()
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
 
 
@@ -104,10 +109,12 @@ def tune_device() -> str:
 
 
 def wrap_model(model: paddle.nn.Layer, ranks: Ranks) -> Any:
-    """The model under fleet's data parallelism; itself on one rank."""
-    return fleet.distributed_model(model) if ranks.world_size > 1 else model
+    """The model under data parallelism; itself on one rank."""
+    if ranks.world_size == 1:
+        return model
+    return fleet.distributed_model(model) if ranks.is_gpu else paddle.DataParallel(model)
 
 
 def wrap_optimizer(optimizer: Any, ranks: Ranks) -> Any:
-    """The optimizer under fleet; itself on one rank."""
-    return fleet.distributed_optimizer(optimizer) if ranks.world_size > 1 else optimizer
+    """The optimizer under fleet on GPU; elsewhere itself, since the model sums the gradients."""
+    return fleet.distributed_optimizer(optimizer) if ranks.world_size > 1 and ranks.is_gpu else optimizer
