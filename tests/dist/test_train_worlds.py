@@ -74,6 +74,7 @@ def test_samples_and_losses_do_not_depend_on_the_ranks(runs: dict[int, Path], st
             assert math.isclose(a[key], b[key], rel_tol=1e-5), (a["step"], key, a[key], b[key])
         assert all(math.isclose(a["losses"][term], b["losses"][term], rel_tol=1e-5) for term in a["losses"])
         assert math.isclose(a["loss"], sum(a["losses"].values()), rel_tol=1e-6)
+        assert 0.0 <= a["padding"] < 1.0
 
 
 def test_every_epoch_has_every_row_once_and_the_last_batch_is_short(runs: dict[int, Path]) -> None:

@@ -93,9 +93,9 @@ class Ranks:
         return json.loads(path.read_bytes()) if path.exists() else None
 
     def output(self) -> str:
-        """All that the launcher and the ranks printed."""
+        """The end of what the launcher and each rank printed."""
         paths = [self.directory / "output.log", *sorted((self.directory / "paddle").glob("workerlog.*"))]
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')}" for path in paths if path.exists())
+        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-2500:]}" for path in paths if path.exists())
 
     def wait(self, expected: int = 0) -> Ranks:
         """Wait for the end, which must have the given exit code (that of Paddle's launcher)."""
@@ -104,15 +104,15 @@ class Ranks:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"no end within {TIMEOUT_S} s\n{self.output()}") from None
-        assert code == expected, f"exit code {code}, not {expected}\n{self.output()[-6000:]}"
+        assert code == expected, f"exit code {code}, not {expected}\n{self.output()}"
         return self
 
     def wait_for(self, condition: Callable[[Ranks], bool]) -> Ranks:
         """Wait until something is true of a launch that is still running."""
         deadline = time.monotonic() + TIMEOUT_S
         while not condition(self):
-            assert self.process.poll() is None, f"ended too early\n{self.output()[-6000:]}"
-            assert time.monotonic() < deadline, f"waited in vain\n{self.output()[-6000:]}"
+            assert self.process.poll() is None, f"ended too early\n{self.output()}"
+            assert time.monotonic() < deadline, f"waited in vain\n{self.output()}"
             time.sleep(0.003)
         return self
 
