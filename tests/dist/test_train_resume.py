@@ -33,7 +33,12 @@ def config(folder: Path) -> dict[str, Any]:
         "model": str(folder / "bert"),
         "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": 10},
         "stages": {
-            "pretrain": {**common, "data": {"dataset": "text", "path": str(folder / "corpus")}, "max_steps": PRETRAIN_STEPS, "splits": ["train"]},
+            "pretrain": {
+                **common,
+                "data": {"dataset": "text", "path": str(folder / "corpus")},
+                "max_steps": PRETRAIN_STEPS,
+                "splits": ["train"],
+            },
             "finetune": {**common, **stopping, "max_steps": FINETUNE_STEPS},
         },
         "train": {"log_every": 3, "log_samples": True, "checkpoint_every": 5},
@@ -180,7 +185,12 @@ def test_a_rank_that_fails_says_why(folder: Path) -> None:
     assert ranks.process.returncode != 0
     error = ranks.error(1)
     assert error is not None
-    assert (error["type"], error["message"], error["collective"], error["user_error"]) == ("ValueError", "bad data row 17", False, False)
+    assert (error["type"], error["message"], error["collective"], error["user_error"]) == (
+        "ValueError",
+        "bad data row 17",
+        False,
+        False,
+    )
     assert (error["rank"], error["stage"], error["step"], error["exit_code"]) == (1, "pretrain", 4, 1)
     assert 'raise ValueError("bad data row 17")' in error["traceback"]
     peer = ranks.error(0)

@@ -34,10 +34,43 @@ def config(folder: Path) -> dict[str, Any]:
         "model": str(folder / "bert"),
         "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": VALIDATION_ROWS},
         "stages": {
-            "pretrain": {**common, "task": "pretrain", "data": corpus, "max_steps": 30, "micro_batch": 2, "splits": ["train"]},
-            "plain-mlm": {**common, "task": "pretrain", "data": corpus, "max_steps": 12, "nsp": False, "init": "model", "splits": ["train"]},
-            "finetune": {**common, "task": "finetune", "epochs": 4, "lr": 1e-2, "micro_batch": 2, "evaluate_every": 5, "init": "model"},
-            "tail": {**common, "task": "finetune", "max_steps": 12, "batch": 26, "layers": [0], "layer_decay": 0.8, "dropout": 0.2, "ema": 0.9, "init": "model"},
+            "pretrain": {
+                **common,
+                "task": "pretrain",
+                "data": corpus,
+                "max_steps": 30,
+                "micro_batch": 2,
+                "splits": ["train"],
+            },
+            "plain-mlm": {
+                **common,
+                "task": "pretrain",
+                "data": corpus,
+                "max_steps": 12,
+                "nsp": False,
+                "init": "model",
+                "splits": ["train"],
+            },
+            "finetune": {
+                **common,
+                "task": "finetune",
+                "epochs": 4,
+                "lr": 1e-2,
+                "micro_batch": 2,
+                "evaluate_every": 5,
+                "init": "model",
+            },
+            "tail": {
+                **common,
+                "task": "finetune",
+                "max_steps": 12,
+                "batch": 26,
+                "layers": [0],
+                "layer_decay": 0.8,
+                "dropout": 0.2,
+                "ema": 0.9,
+                "init": "model",
+            },
         },
         "train": {"log_every": 1, "log_samples": True, "checkpoint_every": 10},
     }
@@ -84,7 +117,9 @@ def test_every_epoch_has_every_row_once_and_the_last_batch_is_short(runs: dict[i
     assert len(set(map(tuple, epochs))) == 4, "each epoch has an order of its own"
     assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
     assert len(set(epochs[0])) == TRAIN_ROWS - VALIDATION_ROWS
-    assert [len(step["ids"]) for step in lines(runs[4] / "tail" / "samples.jsonl")][:3] == [26, 26, 3], "3 samples for 4 ranks"
+    assert [len(step["ids"]) for step in lines(runs[4] / "tail" / "samples.jsonl")][:3] == [26, 26, 3], (
+        "3 samples for 4 ranks"
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -150,19 +185,25 @@ def test_eval_json_is_what_scikit_learn_says_of_the_predictions(runs: dict[int, 
 
 
 def test_the_records_tell_the_story(runs: dict[int, Path]) -> None:
-    ranks = [json.loads(line) for line in (runs[2] / "attempts/000/node-0/rank-0.records.jsonl").read_text().splitlines()]
+    ranks = [
+        json.loads(line) for line in (runs[2] / "attempts/000/node-0/rank-0.records.jsonl").read_text().splitlines()
+    ]
     starts = [record for record in ranks if record["type"] == "stage_start"]
     assert [(record["stage"], record["index"], record["stages"], record["start_step"]) for record in starts] == [
         (stage, number, 4, 0) for number, stage in enumerate(STAGES, start=1)
     ]
     assert [record["total_steps"] for record in starts] == [30, 12, 32, 12]
     assert (starts[2]["num_examples"], starts[2]["steps_per_epoch"]) == (55, 8)
-    evaluated = [r["step"] for r in ranks if r["type"] == "eval" and r["stage"] == "finetune" and r["split"] == "validation"]
+    evaluated = [
+        r["step"] for r in ranks if r["type"] == "eval" and r["stage"] == "finetune" and r["split"] == "validation"
+    ]
     assert evaluated == [5, 10, 15, 20, 25, 30, 32]
     saved = [record["step"] for record in ranks if record["type"] == "checkpoint" and record["stage"] == "pretrain"]
     assert saved == [10, 20, 30]
     assert [record["reason"] for record in ranks if record["type"] == "stage_end"] == ["finished"] * 4
-    other = [json.loads(line) for line in (runs[2] / "attempts/000/node-0/rank-1.records.jsonl").read_text().splitlines()]
+    other = [
+        json.loads(line) for line in (runs[2] / "attempts/000/node-0/rank-1.records.jsonl").read_text().splitlines()
+    ]
     assert {record["type"] for record in other} <= {"phase", "device", "message"}
     assert all(record["rank"] == 1 for record in other)
     assert (other[-1]["type"], other[-1]["phase"]) == ("phase", "done")

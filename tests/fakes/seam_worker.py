@@ -9,6 +9,7 @@ slow:SECONDS              every step takes longer, so that a test can hit it
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import signal
@@ -57,12 +58,14 @@ def nan_loss(place: str) -> None:
 
 def stop_in_evaluation(split: str, number: int) -> None:
     """Create the stop file in the middle of an evaluation."""
-    from trainers import stage
     from trainers.engine import evaluation
+
+    stage: Any = importlib.import_module("trainers.stage")
 
     attempt = Path(sys.argv[sys.argv.index("--attempt-dir") + 1])
     current, seen = [""], [0]
-    predict_rows, predict_batch = stage.predict_rows, evaluation.predict_batch
+    seam: Any = stage
+    predict_rows, predict_batch = seam.predict_rows, evaluation.predict_batch
 
     def rows(*arguments: Any) -> Any:
         current[0] = arguments[7]
@@ -74,7 +77,7 @@ def stop_in_evaluation(split: str, number: int) -> None:
             (attempt / "stop").write_text("test")
         return predict_batch(*arguments)
 
-    stage.predict_rows = rows
+    seam.predict_rows = rows
     evaluation.predict_batch = batch
 
 

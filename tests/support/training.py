@@ -1,4 +1,4 @@
-"""Real trainings for tests: a prepared run directory, and ranks started through `paddle.distributed.launch` without the project's launcher."""
+"""Real trainings for tests: a prepared run directory, and ranks started by Paddle alone, without the project's launcher."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class Ranks:
     def output(self) -> str:
         """The end of what the launcher and each rank printed."""
         paths = [self.directory / "output.log", *sorted((self.directory / "paddle").glob("workerlog.*"))]
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-2500:]}" for path in paths if path.exists())
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-2500:]}" for path in paths if path.exists()
+        )
 
     def wait(self, expected: int = 0) -> Ranks:
         """Wait for the end, which must have the given exit code (that of Paddle's launcher)."""

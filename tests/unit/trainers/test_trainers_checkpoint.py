@@ -29,7 +29,9 @@ FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state
 def snapshot(step: int, size: int = 8) -> Snapshot:
     rng = np.random.default_rng(step)
     names = [name.partition(".")[0] for name in FILES[:3]]
-    tensors = {name: {"a": rng.random((size, 3)).astype(np.float32), "b": rng.random(2)} for name in names}
+    tensors: dict[str, dict[str, np.ndarray]] = {
+        name: {"a": rng.random((size, 3)).astype(np.float32), "b": rng.random(2)} for name in names
+    }
     return Snapshot(step, tensors, {"progress": {"step": step}, "fingerprint": "f"})
 
 
@@ -71,19 +73,28 @@ def test_what_was_written_is_read(store: CheckpointStore) -> None:
     assert newest_intact(CheckpointStore(store.directory / "nothing")) == (None, [])
 
 
-def damages(path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def damages(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Ways to damage a file, reproducible by the seed."""
     content, chance = path.read_bytes(), random.Random(path.name)
     for cut in {0, 1, len(content) - 1, *(chance.randrange(len(content)) for _ in range(5))}:
         yield f"cut to {cut} bytes", lambda cut=cut: path.write_bytes(content[:cut])  # type: ignore[misc]
-    bits = range(8 * len(content)) if path.name == "manifest.json" else (chance.randrange(8 * len(content)) for _ in range(20))
+    bits = (
+        range(8 * len(content))
+        if path.name == "manifest.json"
+        else (chance.randrange(8 * len(content)) for _ in range(20))
+    )
     for bit in bits:
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         yield f"bit {bit} flipped", lambda flipped=flipped: path.write_bytes(flipped)  # type: ignore[misc]
     yield "longer", lambda: path.write_bytes(content + b"\n")
     yield "missing", path.unlink
-    yield "a directory", lambda: (path.unlink(), path.mkdir())[0]
+
+    def become_directory() -> None:
+        path.unlink()
+        path.mkdir()
+
+    yield "a directory", become_directory
     yield "of another step", lambda: path.write_bytes((path.parent.parent / "step-00000010" / path.name).read_bytes())
 
 
@@ -356,7 +367,7 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
 def test_background_writes_follow_each_other(tmp_path: Path) -> None:
     store, done = CheckpointStore(tmp_path / "checkpoints"), []
     for step in (1, 2, 3):
-        store.write_later(snapshot(step), lambda step=step: done.append((step, threading.current_thread().name)))  # type: ignore[misc]
+        store.write_later(snapshot(step), lambda step=step: done.append((step, threading.current_thread().name)))
         store.raise_failure()
     store.wait()
     assert [step for step, _ in done] == [1, 2, 3]
@@ -402,7 +413,11 @@ def test_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_failed_directory_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    commit_directory(target, lambda directory: (directory / "a").write_bytes(b"old") and None)
+
+    def write(directory: Path) -> None:
+        (directory / "a").write_bytes(b"old")
+
+    commit_directory(target, write)
 
     def fail(directory: Path) -> None:
         (directory / "a").write_bytes(b"new")

@@ -22,7 +22,9 @@ LENGTHS = (5, 3, 8)
 IDS = (70, 11, 42)
 
 
-def tokens(ids: tuple[int, ...], lengths: tuple[int, ...], probability: float = 0.25, step: int = 4) -> list[np.ndarray]:
+def tokens(
+    ids: tuple[int, ...], lengths: tuple[int, ...], probability: float = 0.25, step: int = 4
+) -> list[np.ndarray]:
     """What dropout makes of ones, by sequence."""
     layout = make_layout(lengths, SequenceNoise(7, step, ids))
     x = dropout_tokens(paddle.ones([sum(lengths), 64]), probability, True, layout).numpy()
@@ -47,7 +49,9 @@ def test_a_whole_model_does_not_depend_on_companions(tmp_path: Path) -> None:
 
     def logits(chosen: list[int], step: int = 2) -> np.ndarray:
         noise = SequenceNoise(1, step, [IDS[k] for k in chosen])
-        result: np.ndarray = model(make_token_batch([rows[k] for k in chosen], [rows[k] * 0 for k in chosen], noise)).numpy()
+        result: np.ndarray = model(
+            make_token_batch([rows[k] for k in chosen], [rows[k] * 0 for k in chosen], noise)
+        ).numpy()
         return result
 
     together = logits([0, 1, 2])
@@ -70,7 +74,9 @@ def test_share_and_expectation(probability: float) -> None:
     assert abs((kept == 0).mean() - probability) < 4 * deviation
     # Neighbours in a row, in a column and in the next layer are independent: correlations within 4 standard errors of 0.
     layout = make_layout([200, 200], SequenceNoise(7, 4, (1, 2)))
-    first, second = (dropout_tokens(paddle.ones([400, 64]), probability, True, layout).numpy().ravel() for _ in range(2))
+    first, second = (
+        dropout_tokens(paddle.ones([400, 64]), probability, True, layout).numpy().ravel() for _ in range(2)
+    )
     pairs = [(first, second), (kept[:, 1:].ravel(), kept[:, :-1].ravel()), (kept[1:].ravel(), kept[:-1].ravel())]
     pairs.append((kept[:200].ravel(), kept[200:].ravel()))
     for a, b in pairs:
@@ -103,7 +109,9 @@ def test_attention_probabilities_of_real_cells() -> None:
 
 
 def test_one_row_per_sequence() -> None:
-    dropped = dropout_sequences(paddle.ones([3, 256]), 0.5, True, make_layout(LENGTHS, SequenceNoise(7, 4, IDS))).numpy()
+    dropped = dropout_sequences(
+        paddle.ones([3, 256]), 0.5, True, make_layout(LENGTHS, SequenceNoise(7, 4, IDS))
+    ).numpy()
     alone = dropout_sequences(paddle.ones([1, 256]), 0.5, True, make_layout([3], SequenceNoise(7, 4, [11]))).numpy()
     np.testing.assert_array_equal(dropped[1], alone[0])
     assert 90 < (dropped[0] == 0).sum() < 166
@@ -129,7 +137,13 @@ def test_without_noise_the_devices_generator_is_used() -> None:
 
 
 def test_seeds_differ_in_everything_they_depend_on() -> None:
-    keys = [(seed, step, micro, rank) for seed in (0, 1, 42) for step in range(20) for micro in range(3) for rank in range(4)]
+    keys = [
+        (seed, step, micro, rank)
+        for seed in (0, 1, 42)
+        for step in range(20)
+        for micro in range(3)
+        for rank in range(4)
+    ]
     seeds = [dropout_seed(*key) for key in keys]
     assert len(set(seeds)) == len(keys)
     assert seeds == [dropout_seed(*key) for key in keys]

@@ -58,7 +58,9 @@ def test_policy_on_gpus(asked: tuple[Any, Any], got: tuple[tuple[str, str], ...]
     assert "6.0" in old.reason
 
 
-@pytest.mark.parametrize(("level", "dtype"), itertools.product(("auto", "O1", "O2", "off"), ("auto", "float16", "bfloat16")))
+@pytest.mark.parametrize(
+    ("level", "dtype"), itertools.product(("auto", "O1", "O2", "off"), ("auto", "float16", "bfloat16"))
+)
 def test_policy_on_cpu_and_switched_off(level: Any, dtype: Any) -> None:
     on_cpu = choose_policy(AmpConfig(level=level, dtype=dtype), False, None)
     assert (on_cpu.enabled, on_cpu.dtype, on_cpu.scales_loss, on_cpu.master_weights) == (False, "float32", False, False)
@@ -251,7 +253,13 @@ NAN = float("nan")
     ],
 )
 def test_early_stopping(
-    metric: str, patience: int | None, min_delta: float, values: list[float], best: list[bool], best_step: int, stops: bool
+    metric: str,
+    patience: int | None,
+    min_delta: float,
+    values: list[float],
+    best: list[bool],
+    best_step: int,
+    stops: bool,
 ) -> None:
     stopping = None if patience is None else EarlyStopping(patience=patience, min_delta=min_delta)
     seen, progress = evaluate(values, metric, stopping)
@@ -315,7 +323,12 @@ def test_records_heartbeat_and_failures(tmp_path: Path) -> None:
     ("error", "collective"),
     [
         (ValueError("(InvalidArgument) TCP connection reset by peer."), True),
-        (RuntimeError("[/paddle/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:36789"), True),
+        (
+            RuntimeError(
+                "[/paddle/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:36789"
+            ),
+            True,
+        ),
         (OSError("(External) NCCL error(6), remote process exited or there was a network error."), True),
         (ValueError("bad data row 17"), False),
         (DataError("gloo is a word in this row"), False),

@@ -47,7 +47,9 @@ def test_every_row_exactly_once(world: int, count: int, longest: int) -> None:
             assert len(batch) <= 1 or len(batch) * lengths[batch].max() <= BATCH_TOKENS
             assert len(batch) == 0 or np.all(np.diff(lengths[batch]) <= 0)
     alone = {tuple(batch) for batch in make_batches(np.arange(count), lengths, 1)[0] if len(batch)}
-    assert {tuple(batch) for hand in hands for batch in hand if len(batch)} == alone, "the same batches at any number of ranks"
+    assert {tuple(batch) for hand in hands for batch in hand if len(batch)} == alone, (
+        "the same batches at any number of ranks"
+    )
 
 
 class Encoder:
@@ -77,13 +79,17 @@ class Listener:
         self.records.append({"type": kind, **fields})
 
 
+def made_up(sizes: list[int]) -> Any:
+    return Encoder(sizes)
+
+
 def test_probabilities_in_the_order_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainers.engine.evaluation.BATCH_TOKENS", 20)
     model = BertForClassification(read_bert_config(write_bert(tmp_path / "bert")), 3)
-    encoder, listener = Encoder([7, 3, 12, 5, 9, 1, 30]), Listener()
+    encoder, listener = made_up([7, 3, 12, 5, 9, 1, 30]), Listener()
     rows = np.array([6, 1, 4, 0, 3])
     model.train()
-    found = predict_rows(model, encoder, rows, 3, OFF, Ranks(0, 1, "cpu"), listener, "test", lambda: False)  # type: ignore[arg-type]
+    found = predict_rows(model, encoder, rows, 3, OFF, Ranks(0, 1, "cpu"), listener, "test", lambda: False)
     assert model.training
     assert found.rows.tolist() == rows.tolist()
     model.eval()
@@ -104,7 +110,15 @@ def test_a_stop_in_an_evaluation_leaves_the_model_as_it_was(tmp_path: Path, monk
     asked = iter([False, True])
     with pytest.raises(StopAgreed):
         predict_rows(
-            model, Encoder([15] * 5), np.arange(5), 3, OFF, Ranks(0, 1, "cpu"), Listener(), "validation", lambda: next(asked)  # type: ignore[arg-type]
+            model,
+            made_up([15] * 5),
+            np.arange(5),
+            3,
+            OFF,
+            Ranks(0, 1, "cpu"),
+            Listener(),
+            "validation",
+            lambda: next(asked),
         )
     assert model.training
 
@@ -153,4 +167,7 @@ def test_the_table_of_predictions() -> None:
 
 
 def test_softmax_of_large_logits() -> None:
-    np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, -1000.0], [0.0, math.log(3.0), -math.inf]])), [[0.5, 0.5, 0], [0.25, 0.75, 0]])
+    np.testing.assert_allclose(
+        softmax(np.array([[1000.0, 1000.0, -1000.0], [0.0, math.log(3.0), -math.inf]])),
+        [[0.5, 0.5, 0], [0.25, 0.75, 0]],
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,13 @@ from trainers.model.heads import BertForClassification, BertForPretraining  # no
 from trainers.model.weights import load_arrays  # noqa: E402
 
 UNEQUAL, EQUAL = (9, 3, 17, 1, 17, 12), (8, 8, 8)
-CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}
 
 
 @pytest.fixture(autouse=True)
-def float32_cpu() -> Iterator[None]:
+def float32_cpu() -> None:
     paddle.set_device("cpu")
     paddle.seed(1)
-    yield
 
 
 @pytest.fixture(scope="module")

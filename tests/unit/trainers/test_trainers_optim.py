@@ -96,7 +96,10 @@ def test_the_papers_layer_wise_rates() -> None:
 
 
 def test_every_parameter_is_in_one_group_and_biases_and_norms_do_not_decay() -> None:
-    for model in (BertForClassification(BertConfig(20, 8, 3, 2, 16, 16, 2), 2), BertForPretraining(BertConfig(20, 8, 3, 2, 16, 16, 2))):
+    for model in (
+        BertForClassification(BertConfig(20, 8, 3, 2, 16, 16, 2), 2),
+        BertForPretraining(BertConfig(20, 8, 3, 2, 16, 16, 2)),
+    ):
         parameters = dict(model.named_parameters())
         groups = make_groups(parameters, 3, 0.9, 0.01)
         assert sorted(name for group in groups for name in group.names) == sorted(parameters)
@@ -189,7 +192,9 @@ def test_three_steps_of_adamw_by_hand(tmp_path: Path) -> None:
         if "k_proj.bias" not in name:  # softmax does not change when every score does
             assert not np.allclose(value, start[name], atol=1e-5), name
     with_decay = hand.values["bert.embeddings.word_embeddings.weight"][44]  # a word that never occurs
-    np.testing.assert_allclose(with_decay, start["bert.embeddings.word_embeddings.weight"][44] * 0.997 * 0.991 * 0.9985, rtol=1e-6)
+    np.testing.assert_allclose(
+        with_decay, start["bert.embeddings.word_embeddings.weight"][44] * 0.997 * 0.991 * 0.9985, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("others_before", [0, 3])

@@ -107,7 +107,9 @@ def test_the_loss_of_a_classifier_is_a_sum_over_its_texts(folder: Path) -> None:
     whole = task.micro_batch(0, 1, np.array([3, 7, 8]))
     assert whole.counts == (3.0,)
     logits = model(whole.tokens).numpy().astype(np.float64)
-    labels = [CLASSES.index(line.split("\t")[1]) for line in (folder / "table" / "train.tsv").read_text().splitlines()[1:]]
+    labels = [
+        CLASSES.index(line.split("\t")[1]) for line in (folder / "table" / "train.tsv").read_text().splitlines()[1:]
+    ]
     chosen = [labels[row] for row in (3, 7, 8)]
     expected = sum(math.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, chosen, strict=True))
     (total,) = task.losses(model, whole)
@@ -127,13 +129,17 @@ def test_the_losses_of_pretraining_are_sums(folder: Path, nsp: bool) -> None:
     parts = [task.micro_batch(0, 0, ids[:2]), task.micro_batch(0, 0, ids[2:])]
     assert whole.counts == tuple(np.sum([part.counts for part in parts], axis=0))
     assert whole.counts[0] == len(whole.labels_M) >= len(ids)
-    assert len({part.counts[0] / part.tokens.layout.num_sequences for part in parts}) == 2, "a mean of means would differ"
+    assert len({part.counts[0] / part.tokens.layout.num_sequences for part in parts}) == 2, (
+        "a mean of means would differ"
+    )
     for term, total in enumerate(task.losses(model, whole)):
         summed = sum(float(task.losses(model, part)[term]) for part in parts)
         assert math.isclose(float(total), summed, rel_tol=1e-5)
     mlm, _ = model(whole.tokens, whole.positions_M)
     logits = mlm.numpy().astype(np.float64)
-    expected = sum(math.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, whole.labels_M.tolist(), strict=True))
+    expected = sum(
+        math.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, whole.labels_M.tolist(), strict=True)
+    )
     assert math.isclose(float(task.losses(model, whole)[0]), expected, rel_tol=1e-5)
     assert task.lengths(0, ids).sum() == whole.tokens.num_tokens
 

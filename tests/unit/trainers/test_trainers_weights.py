@@ -276,7 +276,7 @@ def test_blocks_that_the_model_lacks(bert: Path) -> None:
 def test_transposition_leaves_embeddings_alone() -> None:
     square = np.arange(4.0).reshape(2, 2)
     names = ("bert.embeddings.token_type_embeddings.weight", "bert.pooler.dense.weight", "cls.seq_relationship.weight")
-    written = to_hf_arrays({name: square for name in names})
+    written = to_hf_arrays(dict.fromkeys(names, square))
     assert written[names[0]].tolist() == square.tolist()
     assert written[names[1]].tolist() == square.T.tolist()
     assert written[names[2]].tolist() == square.T.tolist()
