@@ -304,11 +304,10 @@ def test_records_heartbeat_and_failures(tmp_path: Path) -> None:
     assert not recorder.stop_requested()
     (tmp_path / "stop").touch()
     assert recorder.stop_requested()
-    try:
+    with pytest.raises(DataError) as caught:
         raise DataError("row 3 is bad", "mend it")
-    except DataError as error:
-        assert recorder.failure(error) == 65
-        shown = "".join(traceback.format_exception(error))
+    assert recorder.failure(caught.value) == 65
+    shown = "".join(traceback.format_exception(caught.value))
     report = json.loads((tmp_path / "errors" / "rank-3.json").read_text())
     assert (report["rank"], report["stage"], report["phase"], report["step"]) == (3, "finetune", "step", 8)
     assert (report["type"], report["message"], report["hint"]) == ("DataError", "row 3 is bad", "mend it")
