@@ -72,7 +72,7 @@ def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
 
     from trainers.engine.amp import choose_policy, device_capability
     from trainers.engine.loop import Preempted
-    from trainers.engine.ranks import join_ranks
+    from trainers.engine.ranks import join_ranks, leave_ranks
     from trainers.stage import Run, StageRunner
 
     stop = StopFlag(recorder)
@@ -96,10 +96,12 @@ def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
             StageRunner(run, name).run()
             gc.collect()
     except Preempted:
+        leave_ranks(ranks)
         recorder.record(
             "stage_end", stage=recorder.stage, step=recorder.step, reason="stopped", seconds=0.0, metrics={}
         )
         return Exit.PREEMPTED
+    leave_ranks(ranks)
     recorder.enter("done")
     return Exit.DONE
 

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from paddle.base import core
 from paddle.distributed import fleet
 
 T = TypeVar("T")
 
 POLL_INTERVAL_S = 0.02
+LEAVE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,31 @@ class Ranks:
                 beat()
                 time.sleep(POLL_INTERVAL_S)
             return None if future is None else future.result()
+
+
+def leave_ranks(ranks: Ranks) -> None:
+    """Return when this process may end: every rank has come out of its last collective.
+
+    A process that ends resets its connections, and with them the last bytes of a collective that a slower rank still reads. The store
+    (which rank 0 holds and so leaves last) is apart from those connections.
+    """
+    if ranks.world_size == 1:
+        return
+    store = core.create_or_get_global_tcp_store()
+    _meet(store, "bert4doc/last_collective", ranks.world_size)
+    if ranks.rank == 0:
+        _meet(store, "bert4doc/leaving", ranks.world_size)
+    else:
+        with contextlib.suppress(RuntimeError):
+            store.add("bert4doc/leaving", 1)
+
+
+def _meet(store: Any, key: str, world_size: int) -> None:
+    """Count this rank in and wait for the others, for at most LEAVE_TIMEOUT_S: a lost peer is the launcher's to notice."""
+    store.add(key, 1)
+    give_up = time.monotonic() + LEAVE_TIMEOUT_S
+    while store.add(key, 0) < world_size and time.monotonic() < give_up:
+        time.sleep(POLL_INTERVAL_S)
 
 
 def join_ranks() -> Ranks:
