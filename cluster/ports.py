@@ -41,7 +41,7 @@ def is_free(port: int) -> bool:
 def find_free_block(count: int) -> int:
     """First of `count` consecutive free ports, at a random place so that two launches at once rarely meet. Raises
     OSError when there is none."""
-    for _ in range(200):
+    for _ in range(200 if count < LAST_PORT - FIRST_PORT else 0):
         start = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT - count)
         if all(is_free(port) for port in range(start, start + count)):
             return start

@@ -43,6 +43,7 @@ class ModelFacts:
     vocab_size: int
     num_parameters: int
     source: str
+    num_positions: int = 512
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def collect(
     try:
         start_port = find_free_block(num_ranks)
     except OSError as error:
-        raise UnavailableError(str(error), "end what holds the ports") from error
+        raise UnavailableError(str(error), "start fewer ranks, or end what holds the ports") from error
     return Facts(
         cores=count_cores(),
         memory_bytes=memory_available_bytes(),
