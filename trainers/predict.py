@@ -38,6 +38,8 @@ def read_texts(arguments: argparse.Namespace, stack: ExitStack) -> Iterator[str]
     if arguments.text:
         yield from arguments.text
         return
+    if arguments.file == "-" and sys.stdin is None:
+        raise DataError("-: standard input is closed", "name a file of texts, or use --text")
     try:
         file = sys.stdin.buffer if arguments.file == "-" else stack.enter_context(open_binary(arguments.file))
     except OSError as error:

@@ -130,4 +130,6 @@ def existing(path: str, expected: str) -> Path:
         raise DataError(
             f"data.path: {path} does not exist; {parent} holds {list_folder(parent)}", f"set data.path to {expected}"
         )
+    if not (place.is_file() or place.is_dir()):
+        raise DataError(f"data.path: {path} is neither a file nor a folder", f"set data.path to {expected}")
     return place
