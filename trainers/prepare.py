@@ -24,7 +24,8 @@ import numpy as np
 
 from configs.errors import CannotWriteError, ConfigError, DataError, Exit, UserError
 from configs.loader import load_config, load_resolved
-from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage
+from configs.models import check_fits_model
+from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage, StageBase
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
@@ -76,7 +77,8 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
         cache / "models",
         lambda label, done, total: reporter.progress("model", label, done, total, "files"),
     )
-    _check_lengths(config, model)
+    limits = (model.config["max_position_embeddings"], model.config["num_hidden_layers"])
+    check_fits_model(config, model.name, *limits)
     tokenizer = Tokenizer(load_vocabulary(model.vocab), model.lower_case)
 
     def fetch(dataset: str, name: str) -> Path:
@@ -92,6 +94,7 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
             stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
         else:
             stages[name] = _prepare_finetuning(name, stage, data, config.seed, datasets)
+        _check_warmup(name, stage, stages[name]["num_examples"])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
 
@@ -108,20 +111,16 @@ def _describe(model: ModelFiles) -> dict[str, Any]:
     }
 
 
-def _check_lengths(config: Config, model: ModelFiles) -> None:
-    limit = model.config["max_position_embeddings"]
-    for name, stage in config.stages.items():
-        if stage.max_length > limit:
-            raise ConfigError(
-                f"stages.{name}.max_length: {stage.max_length}; the model {model.name} has {limit} positions",
-                f"set stages.{name}.max_length to {limit} or less",
-            )
-        if isinstance(stage, FinetuneStage) and not isinstance(stage.layers, str):
-            num_layers = model.config["num_hidden_layers"]
-            if max(stage.layers) >= num_layers:
-                raise ConfigError(
-                    f"stages.{name}.layers: {max(stage.layers)}; the model {model.name} has blocks 0 to {num_layers - 1}"
-                )
+def _check_warmup(name: str, stage: StageBase, num_examples: int) -> None:
+    """ConfigError for a warm-up in steps that lasts as long as the stage: the learning rate would never be reached."""
+    whole = isinstance(stage, PretrainStage)  # pre-training leaves out an epoch's last, incomplete batch
+    per_epoch = max(1, num_examples // stage.batch) if whole else -(-num_examples // stage.batch)
+    total = stage.max_steps or (stage.epochs or 0) * per_epoch
+    if isinstance(stage.warmup, int) and stage.warmup >= total:
+        raise ConfigError(
+            f"stages.{name}.warmup: {stage.warmup} steps; the stage has only {total}",
+            f"set stages.{name}.warmup below {total}, or to a share of all steps such as 0.1",
+        )
 
 
 def _prepare_pretraining(

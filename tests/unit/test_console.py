@@ -178,7 +178,9 @@ class TestLines:
             writer.write("again")
 
     def test_head_ends_the_output_not_the_program(self):
-        replay_in_a_pipe = f"{shlex.quote(sys.executable)} -m tests.console_replay 500 | head -1; echo ${{PIPESTATUS[0]}}"
+        replay_in_a_pipe = (
+            f"{shlex.quote(sys.executable)} -m tests.console_replay 500 | head -1; echo ${{PIPESTATUS[0]}}"
+        )
         done = subprocess.run(["bash", "-c", replay_in_a_pipe], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.stdout.splitlines() == ["[run] attempt 0: 2 ranks on 127.0.0.1, first port 23456", "0"]
         assert done.stderr == ""

@@ -152,6 +152,8 @@ def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:
         (("data/train.csv", "text,label\na,x\nb,x\n"), 65, "all rows have the label x"),
         (("model/config.json", "{}"), 65, "model_type None"),
         (("arguments", "data.path=/nowhere"), 65, "data.path: /nowhere does not exist"),
+        (("arguments", "data.path=/dev/null"), 65, "data.path: /dev/null is neither a file nor a folder"),
+        (("arguments", "finetune.warmup=2"), 2, "stages.finetune.warmup: 2 steps; the stage has only 2"),
         (("arguments", "model=bert-base-uncasd"), 2, "Did you mean bert-base-uncased?"),
         (
             ("arguments", "stages.finetune.max_length=128"),
