@@ -108,3 +108,12 @@ def test_a_folder_without_a_training_file(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(DataError, match=r"has no training file train\.csv; it holds notes\.md"):
         read(DataConfig(dataset="csv", path=str(tmp_path)))
+
+
+def test_a_label_that_would_break_the_table_of_predictions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('text,label\nx,a\ny,"a\tb"\nz,"a\nb"\n')
+    data = DataConfig(dataset="csv", path=str(tmp_path))
+    assert problems(data) == [
+        "train.csv:3: a label cannot hold tabs or line ends: 'a\\tb'",
+        "train.csv:4: a label cannot hold tabs or line ends: 'a\\nb'",
+    ]

@@ -34,7 +34,7 @@ def open_table(data: DataConfig) -> Dataset:
 
     options = {"columns": data.columns.model_dump(), "header": data.header, "encoding": data.encoding}
     splits = {split: [path] for split, path in files.items()}
-    return Dataset(data.dataset, 1, splits, read, None, options=options)
+    return Dataset(data.dataset, 2, splits, read, None, options=options)
 
 
 def _find_files(place: Path, data: DataConfig) -> dict[str, Path]:
@@ -85,6 +85,9 @@ def _row(name: str, line: int, values: Mapping[str, str], columns: Columns, log:
     if pair is not None:
         good = log.good_text(pair, name, line, f"column '{columns.text_pair}'") and good
     label = values.get("label")
+    if label is not None and any(sign in label.strip() for sign in "\t\r\n"):
+        log.bad_row(name, line, "a label cannot hold tabs or line ends", label)
+        good = False
     if label is not None and not label.strip():
         log.bad_row(name, line, f"column '{columns.label}' is empty", allowed="a label")
         good = False
