@@ -9,11 +9,14 @@ from typing import Any
 from cluster.processes import ProcessId
 from configs.errors import Exit
 from launcher.attempt_dir import AttemptDirectory
+from launcher.facts import free_disk_bytes
 from launcher.files import last_lines, read_json_object
 from launcher.root_cause import RankEnd
 from launcher.tail import JsonLinesTail, parse_object
 
 HEARTBEAT_BYTES = 512
+LITTLE_DISK_BYTES = 64 * 1024
+"""With less free, the records of a rank's end may not have been written."""
 WORKING_PHASES = frozenset(("step", "evaluate", "save", "done"))
 """Phases after the start-up: a rank that was in one of them has started."""
 
@@ -141,4 +144,5 @@ class RankWatch:
             log_tail=last_lines(log),
             log=str(log),
             oom_kills=oom_kills,
+            disk_full=free_disk_bytes(log.parent) < LITTLE_DISK_BYTES,
         )

@@ -69,6 +69,8 @@ class RankEnd:
     log: str = ""
     oom_kills: int = 0
     """Kills for lack of memory that the kernel counted on this node during the attempt."""
+    disk_full: bool = False
+    """Nothing more can be written where its log and its error record belong."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def _of_rank(end: RankEnd) -> _Candidate | None:
         return None if end.finished else _Candidate(4, end.t, _early_exit(end))
     if end.signal in HARD_SIGNALS:
         return _Candidate(1, end.t, _of_signal(end))
+    if end.disk_full:
+        return _Candidate(1, end.t, _of_full_disk(end))
     symptom = _COLLECTIVE.search(end.log_tail) is not None
     describe: Callable[[RankEnd], RootCause] = _of_signal if end.signal is not None else _of_code
     return _Candidate(5 if symptom else 2, end.t, describe(end))
@@ -212,6 +216,13 @@ def _of_code(end: RankEnd) -> RootCause:
         traceback=traceback or end.log_tail,
         exit_code=end.returncode if known else int(Exit.FAILED),
     )
+
+
+def _of_full_disk(end: RankEnd) -> RootCause:
+    """A rank that could not even write how it failed."""
+    what = "cannot write: the disk of the run directory is full"
+    hint = "free some space, then ./run.sh resume {name}"
+    return _cause(end, what, traceback=end.log_tail, exit_code=int(Exit.CANNOT_WRITE), hint=hint)
 
 
 def _early_exit(end: RankEnd) -> RootCause:

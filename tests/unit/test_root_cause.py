@@ -43,6 +43,15 @@ def test_the_rank_that_was_killed_before_its_peers_complained_is_named() -> None
     assert chosen(error(0, 9.8, "bad row"), killed).rank == 0
 
 
+def test_a_rank_that_could_not_write_its_end_on_a_full_disk_is_explained() -> None:
+    cause = chosen(RankEnd(0, 0, t=2.0, disk_full=True), error(1, 2.5, "lost a peer", collective=True))
+    assert (cause.rank, cause.exit_code) == (0, 73)
+    assert cause.what == "cannot write: the disk of the run directory is full"
+    assert cause.hint == "free some space, then ./run.sh resume trial"
+    assert chosen(RankEnd(0, 0, returncode=0, finished=True, disk_full=True)) is None
+    assert chosen(RankEnd(0, 0, signal=signal.SIGKILL, disk_full=True)).exit_code == 1
+
+
 def test_what_the_agent_stopped_is_never_a_cause() -> None:
     stopped = RankEnd(0, 0, signal=signal.SIGTERM, t=9.0, stopped_by_agent=True)
     assert chosen(stopped, error(1, 10.0, "x")).rank == 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +93,6 @@ class Recorder:
         """Write errors/rank-N.json for an exception and return the exit code that it stands for."""
         code = error.code if isinstance(error, UserError) else Exit.FAILED
         message = error.message if isinstance(error, UserError) else str(error)
-        self._error_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         report = {
             "rank": self.rank,
             "node": self.node,
@@ -108,11 +109,18 @@ class Recorder:
             "exit_code": int(code),
             "collective": is_collective(error),
         }
+        try:
+            self._write_error(report)
+        except OSError as full:  # the disk may be what failed: the exit code still tells
+            print(f"cannot write {self._error_path}: {full}", file=sys.stderr)
+        return int(code)
+
+    def _write_error(self, report: Mapping[str, Any]) -> None:
+        self._error_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = self._error_path.with_suffix(".partial")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(report, file)
         partial.rename(self._error_path)
-        return int(code)
 
 
 def is_collective(error: BaseException) -> bool:
