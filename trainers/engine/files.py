@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import CannotWriteError
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWriteError:

@@ -270,6 +270,9 @@ def test_global_norm_and_scaling() -> None:
     scale_gradients(parameters, 5.0, 1.0)
     np.testing.assert_allclose([*parameters[0].grad.tolist(), *parameters[1].grad.tolist()], [0.6, 0.0, 0.8], rtol=1e-6)
     assert parameters[2].grad is None
+    barely = [parameter([1.0], [5.0])]
+    scale_gradients(barely, 5.0, 4.0)
+    np.testing.assert_allclose(barely[0].grad.tolist(), [4.0], rtol=1e-6)
     assert float(global_norm([])) == 0.0
     assert math.isnan(float(global_norm([parameter([1.0], [float("nan")])])))
     assert math.isinf(float(global_norm([parameter([1.0], [float("inf")])])))
