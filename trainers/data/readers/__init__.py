@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.errors import DataError
 from configs.schema import DataConfig
 from trainers.data.download import Fetch
 from trainers.data.readers.ag_news import open_ag_news
@@ -15,6 +16,13 @@ from trainers.data.readers.trec import open_trec
 
 def open_dataset(data: DataConfig, fetch: Fetch) -> Dataset:
     """The data set that `data` names: its files found (or downloaded by `fetch`), not yet read. DataError when something is missing."""
+    try:
+        return _open(data, fetch)
+    except PermissionError as error:
+        raise DataError(f"data.path: {error.filename}: cannot read: {error.strerror}", "mend its permissions") from error
+
+
+def _open(data: DataConfig, fetch: Fetch) -> Dataset:
     if data.dataset == "trec":
         return open_trec(data.path, data.labels, fetch)
     if data.dataset == "imdb":
