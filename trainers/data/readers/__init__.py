@@ -19,7 +19,9 @@ def open_dataset(data: DataConfig, fetch: Fetch) -> Dataset:
     try:
         return _open(data, fetch)
     except PermissionError as error:
-        raise DataError(f"data.path: {error.filename}: cannot read: {error.strerror}", "mend its permissions") from error
+        raise DataError(
+            f"data.path: {error.filename}: cannot read: {error.strerror}", "mend its permissions"
+        ) from error
 
 
 def _open(data: DataConfig, fetch: Fetch) -> Dataset:
