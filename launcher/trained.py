@@ -22,6 +22,8 @@ def run_module(module: str, run: str, runs_dir: Path | None, arguments: tuple[st
         raise ConfigError(f"run '{run}': no stage is finished yet", f"./run.sh status {run}")
     command = [sys.executable, "-m", module, "--run-dir", str(directory.path), *arguments]
     environment = rank_environment(os.environ, config.launch.env, str(places.ROOT), facts.count_cores())
+    # Paddle warns on every start when this is above 1; without it OpenMP takes all cores by itself.
+    environment.pop("OMP_NUM_THREADS", None)
     environment["PYTHONWARNINGS"] = "ignore"  # what libraries say to developers is not for the reader of a prediction
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 - an argv list on purpose, no shell

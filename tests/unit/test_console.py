@@ -250,7 +250,7 @@ class TestEnding:
         saved = "run trec: stopped at step 120, saved; continue with: ./run.sh resume trec"
         assert ending.outcome_lines("trec", Outcome("stopped", 75), 120) == [saved]
         at_once = (
-            "run trec: stopped at once, nothing saved; continue from the last checkpoint with: ./run.sh resume trec"
+            "run trec: stopped at once, no new checkpoint; continue from the last one with: ./run.sh resume trec"
         )
         assert ending.outcome_lines("trec", Outcome("stopped", 130)) == [at_once]
 
