@@ -20,6 +20,11 @@ def has_started(run: RunDirectory) -> bool:
     return bool(run.attempts()) or run.status.exists()
 
 
+def has_work(run_dir: Path) -> bool:
+    """Something was trained that a changed config would contradict: a checkpoint or a finished stage."""
+    return any(run_dir.glob("*/checkpoints/step-*")) or any(run_dir.glob("*/done.json"))
+
+
 def stage_result(run_dir: Path, stage: str) -> dict[str, Any] | None:
     """done.json of a stage; None while the stage is not finished."""
     return read_json_object(run_dir / stage / "done.json")

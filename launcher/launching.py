@@ -53,7 +53,7 @@ def check_continuation(prepared: Prepared) -> None:
             f"run '{name}' is there already, and --resume never starts only new runs",
             f"choose another name: --name {name}-2, or go on with this one: ./run.sh resume {name}",
         )
-    if prepared.run.config.is_file():
+    if prepared.run.config.is_file() and continuation.has_work(prepared.run.path):
         continuation.refuse_changes(name, load_resolved(prepared.run.config), prepared.config)
 
 

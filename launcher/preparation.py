@@ -69,7 +69,7 @@ def _failure(returncode: int, error: Mapping[str, Any], session: NodeSession) ->
             code if isinstance(code, int) and code else int(Exit.FAILED),
             hint=str(error.get("hint") or ""),
             phase="prepare",
-            log=str(log),
+            log=str(log) if tail else "",
         )
     ended = f"killed ({signal.Signals(-returncode).name})" if returncode < 0 else f"exit code {returncode}"
     what = f"preparation failed: {last_exception(tail) or ended}"

@@ -29,7 +29,9 @@ def outcome_lines(name: str, outcome: Outcome, last_step: int | None = None) -> 
 
 def _stopped_line(name: str, outcome: Outcome, last_step: int | None) -> str:
     if outcome.exit_code != 75:
-        return f"run {name}: stopped at once, no new checkpoint; continue from the last one with: ./run.sh resume {name}"
+        return (
+            f"run {name}: stopped at once, no new checkpoint; continue from the last one with: ./run.sh resume {name}"
+        )
     at = f" at step {last_step:,}, saved" if last_step is not None else ""
     return f"run {name}: stopped{at}; continue with: ./run.sh resume {name}"
 

@@ -15,6 +15,7 @@ from cluster.processes import ProcessId
 from configs.errors import Exit
 from configs.loader import dump_resolved, load_config
 from configs.schema import Config
+from launcher import continuation
 from launcher.continuation import changed_keys
 from launcher.overview import describe
 from launcher.request import Request, absolute, resolve_run
@@ -175,8 +176,18 @@ class TestContinuation:
         assert "--name tiny-2" in done.stderr
         assert sorted(tmp_path.rglob("*")) == before
 
+    @pytest.mark.parametrize("work", ["finetune/checkpoints/step-00000005", "finetune/done.json"])
+    def test_only_what_was_trained_binds_the_config(self, tmp_path, work):
+        assert not continuation.has_work(tmp_path)
+        (tmp_path / "finetune" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "finetune" / "metrics.jsonl").touch()
+        assert not continuation.has_work(tmp_path)
+        (tmp_path / work).mkdir()
+        assert continuation.has_work(tmp_path)
+
     def test_a_changed_config_is_refused_with_a_diff(self, tmp_path):
         path = started_run(tmp_path)
+        (tmp_path / "tiny" / "finetune" / "checkpoints" / "step-00000005").mkdir(parents=True)
         done = launcher("train", str(path), "finetune.lr=1e-4", "finetune.epochs=2", runs_dir=tmp_path)
         assert done.returncode == Exit.USAGE
         assert "stages.finetune.epochs: 1 -> 2\n" in done.stderr

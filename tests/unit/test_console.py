@@ -249,9 +249,7 @@ class TestEnding:
     def test_a_stop_says_what_was_saved(self):
         saved = "run trec: stopped at step 120, saved; continue with: ./run.sh resume trec"
         assert ending.outcome_lines("trec", Outcome("stopped", 75), 120) == [saved]
-        at_once = (
-            "run trec: stopped at once, no new checkpoint; continue from the last one with: ./run.sh resume trec"
-        )
+        at_once = "run trec: stopped at once, no new checkpoint; continue from the last one with: ./run.sh resume trec"
         assert ending.outcome_lines("trec", Outcome("stopped", 130)) == [at_once]
 
     def test_a_table_shows_text_as_it_is(self):
