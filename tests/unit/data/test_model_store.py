@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from configs.errors import ConfigError, DataError, UnavailableError
+from configs.models import MINILM
 from tests.unit.data.helpers import make_vocabulary
-from trainers.model_store import MINILM, ModelFiles, open_model, resolve_model
+from trainers.model_store import ModelFiles, open_model, resolve_model
 
 CONFIG = {
     "model_type": "bert",
