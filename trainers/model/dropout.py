@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from trainers.model.batch import Layout
+from trainers.model.batch import Layout, Noise
 
 _LEVELS = 1 << 16
 """Dropout probabilities are rounded to 1/65536: 16 random bits decide one element."""
@@ -53,24 +53,26 @@ def _threshold(probability: float) -> int:
     return round(probability * _LEVELS)
 
 
+def _dropout_rows(
+    x: paddle.Tensor, probability: float, training: bool, noise: Noise | None, sizes: Sequence[int]
+) -> paddle.Tensor:
+    """Dropout on a matrix of which sequence i owns `sizes[i]` consecutive rows."""
+    if not training or probability == 0.0:
+        return x
+    if noise is None:
+        return F.dropout(x, probability, training=True)
+    threshold = _threshold(probability)
+    return _apply(x, noise.rows(sizes, x.shape[1], threshold), threshold)
+
+
 def dropout_tokens(x_TH: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
     """Dropout on one row per token, [T, H]."""
-    if not training or probability == 0.0:
-        return x_TH
-    if layout.noise is None:
-        return F.dropout(x_TH, probability, training=True)
-    threshold = _threshold(probability)
-    return _apply(x_TH, layout.noise.rows(layout.lengths, x_TH.shape[1], threshold), threshold)
+    return _dropout_rows(x_TH, probability, training, layout.noise, layout.lengths)
 
 
 def dropout_sequences(x_BH: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
     """Dropout on one row per sequence, [B, H]."""
-    if not training or probability == 0.0:
-        return x_BH
-    if layout.noise is None:
-        return F.dropout(x_BH, probability, training=True)
-    threshold = _threshold(probability)
-    return _apply(x_BH, layout.noise.rows([1] * len(layout.lengths), x_BH.shape[1], threshold), threshold)
+    return _dropout_rows(x_BH, probability, training, layout.noise, [1] * layout.num_sequences)
 
 
 def dropout_attention(x_XSS: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
