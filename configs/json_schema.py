@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs import schema
+from configs import data, schema, section, stages
 from configs.fields import STAGE_CLASSES
 from configs.schema import RESERVED_STAGE_NAMES, STAGE_PATTERN, Config
 
@@ -37,7 +37,8 @@ def render() -> str:
 def _docstrings() -> Iterator[tuple[str, str, str]]:
     """The line under each field of the schema's classes: (class, field, text). pydantic could collect them
     itself, but reads source files for it, and that would slow down every command."""
-    classes = [node for node in ast.parse(inspect.getsource(schema)).body if isinstance(node, ast.ClassDef)]
+    sources = [inspect.getsource(module) for module in (section, data, stages, schema)]
+    classes = [node for source in sources for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     for node in classes:
         for field, doc in itertools.pairwise(node.body):
             match field, doc:
