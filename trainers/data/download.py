@@ -41,6 +41,7 @@ class Remote:
 
 _COGCOMP = "https://cogcomp.seas.upenn.edu/Data/QA/QC"
 _CHARCNN = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
+_FASTAI = "https://s3.amazonaws.com/fast-ai-nlp"
 REMOTES: Mapping[str, Mapping[str, Remote]] = {
     "trec": {
         "train_5500.label": Remote(
@@ -63,6 +64,41 @@ REMOTES: Mapping[str, Mapping[str, Remote]] = {
         ),
         "test.csv": Remote(
             f"{_CHARCNN}/test.csv", 1857427, "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699"
+        ),
+    },
+    "yahoo": {
+        "yahoo_answers_csv.tgz": Remote(
+            f"{_FASTAI}/yahoo_answers_csv.tgz",
+            319476345,
+            "2d4277855faf8b35259009425fa8f7fe1888b5644b47165508942d000f4c96ae",
+        ),
+    },
+    "dbpedia": {
+        "dbpedia_csv.tgz": Remote(
+            f"{_FASTAI}/dbpedia_csv.tgz",
+            68341743,
+            "42db5221ddedddb673a4cabcc5f3a7d869714c878bcfe4ba94b29d14aa38e417",
+        ),
+    },
+    "yelp_polarity": {
+        "yelp_review_polarity_csv.tgz": Remote(
+            f"{_FASTAI}/yelp_review_polarity_csv.tgz",
+            166373201,
+            "528f22e286cad085948acbc3bea7e58188416546b0e364d0ae4ca0ce666abe35",
+        ),
+    },
+    "yelp_full": {
+        "yelp_review_full_csv.tgz": Remote(
+            f"{_FASTAI}/yelp_review_full_csv.tgz",
+            196146755,
+            "56006b0a17a370f1e366504b1f2c3e3754e4a3dda17d3e718a885c552869a559",
+        ),
+    },
+    "sogou_pinyin": {
+        "sogou_news_csv.tgz": Remote(
+            f"{_FASTAI}/sogou_news_csv.tgz",
+            384269937,
+            "6b77fc935561d339b82aa552d7e31ea59eff492a494920579b3ce70604efb5c2",
         ),
     },
 }

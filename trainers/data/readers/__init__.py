@@ -5,13 +5,13 @@ from __future__ import annotations
 from configs.errors import DataError
 from configs.schema import DataConfig
 from trainers.data.download import Fetch
-from trainers.data.readers.ag_news import open_ag_news
 from trainers.data.readers.base import Dataset
 from trainers.data.readers.corpus import open_text_corpus
 from trainers.data.readers.imdb import open_imdb
 from trainers.data.readers.python_docs import open_python_docs
 from trainers.data.readers.tables import open_table
 from trainers.data.readers.trec import open_trec
+from trainers.data.readers.zhang import FORMS, open_zhang
 
 
 def open_dataset(data: DataConfig, fetch: Fetch) -> Dataset:
@@ -29,8 +29,8 @@ def _open(data: DataConfig, fetch: Fetch) -> Dataset:
         return open_trec(data.path, data.labels, fetch)
     if data.dataset == "imdb":
         return open_imdb(data.path, fetch)
-    if data.dataset == "ag_news":
-        return open_ag_news(data.path, fetch)
+    if data.dataset in FORMS:
+        return open_zhang(data.dataset, data.path, fetch)
     if data.dataset == "python_docs":
         return open_python_docs(data.path)
     if data.dataset == "text":

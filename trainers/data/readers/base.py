@@ -27,20 +27,30 @@ class Row(NamedTuple):
 
 
 class ReadLog:
-    """Told of every bad row and of the bytes read. Bad rows are refused, up to 20 in one report."""
+    """Told of every bad row and of the bytes read. Bad rows are refused, up to 20 in one report, or counted where `skip` is set."""
 
-    def __init__(self, advance: Callable[[int], None] | None = None) -> None:
-        self._problems: list[str] = []
+    def __init__(self, advance: Callable[[int], None] | None = None, skip: bool = False) -> None:
+        self.num_bad = 0
+        """Bad rows so far."""
+        self.examples: list[str] = []
+        """The first of them, as "file:line: what is wrong"."""
+        self._place = ("", -1)
+        self._skip = skip
         self._advance = advance
 
     def bad_row(self, file: str, line: int, what: str, value: object = None, allowed: str = "") -> None:
-        """Note a bad row; raises DataError with all noted ones at the twentieth."""
+        """Note a bad row; unless they are skipped, raises DataError with all noted ones at the twentieth."""
+        if (file, line) != self._place:  # a row may have several faults
+            self.num_bad += 1
+            self._place = (file, line)
+        if len(self.examples) >= MAX_REPORTED:
+            return
         place = f"{file}:{line}" if line else file
         shown = "" if value is None else f": {_short(value)}"
-        self._problems.append(f"{place}: {what}{shown}" + (f"; allowed: {allowed}" if allowed else ""))
-        if len(self._problems) >= MAX_REPORTED:
-            self._problems.append(f"(stopped after {MAX_REPORTED} bad rows)")
-            self.finish()
+        self.examples.append(f"{place}: {what}{shown}" + (f"; allowed: {allowed}" if allowed else ""))
+        if len(self.examples) == MAX_REPORTED and not self._skip:
+            self.examples.append(f"(stopped after {MAX_REPORTED} bad rows)")
+            self._refuse()
 
     def good_text(self, text: str, file: str, line: int, what: str = "text") -> bool:
         """Whether a text can be used; notes it as a bad row if not."""
@@ -60,10 +70,24 @@ class ReadLog:
         if self._advance is not None:
             self._advance(num_bytes)
 
-    def finish(self) -> None:
-        """Raise DataError if there was a bad row."""
-        if self._problems:
-            raise DataError("\n".join(self._problems), "mend or remove these rows, then run the same command again")
+    def finish(self, num_good: int = 0, max_bad_share: float = 0.0) -> None:
+        """Raise DataError if there was a bad row; where they are skipped, if they are more than that share of all rows."""
+        if not self._skip and self.examples:
+            self._refuse()
+        total = self.num_bad + num_good
+        if self._skip and self.num_bad > max_bad_share * total:
+            first = "\n".join(self.examples)
+            raise DataError(
+                f"{self.num_bad} of {total} rows are bad ({self.num_bad / total:.2%}); data.max_bad_rows allows "
+                f"{max_bad_share:.2%}. The first:\n{first}",
+                "mend these rows, or raise data.max_bad_rows",
+            )
+
+    def _refuse(self) -> None:
+        raise DataError(
+            "\n".join(self.examples),
+            "mend or remove these rows, or leave them out with data.on_bad_row=skip, then run the same command again",
+        )
 
 
 def _short(value: object) -> str:

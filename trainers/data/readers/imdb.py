@@ -17,7 +17,7 @@ from typing import IO
 from configs.errors import DataError
 from trainers.data.download import Fetch
 from trainers.data.readers.base import Dataset, ReadLog, Row, existing, find_one, list_folder
-from trainers.data.readers.lines import open_bytes
+from trainers.data.readers.sources import open_bytes
 from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
 
 LABELS = ("neg", "pos")

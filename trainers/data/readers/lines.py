@@ -5,102 +5,155 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from configs.errors import DataError
 from trainers.data.readers.base import ReadLog
+from trainers.data.readers.sources import Source, open_source
 
-MAX_LINE_BYTES = 64 << 20
-"""A longer line is no text: it is refused rather than read into memory."""
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a file to read; DataError when that is not possible."""
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror}") from error
+MAX_LINE_BYTES = 1_000_000
+"""A longer line is no text to classify: it is a bad row, and is not read into memory."""
+_LINE_ENDS = "lines that end in \\n or \\r\\n"
 
 
-def read_lines(path: Path, encoding: str, log: ReadLog) -> Iterator[tuple[int, str]]:
+class _Line(NamedTuple):
+    number: int
+    text: str
+    """Without its end; where there is a fault, whatever keeps a CSV file's quoting in step."""
+    fault: str
+    """Why the line cannot be used; empty for a good one."""
+
+
+def read_lines(source: Source, encoding: str, log: ReadLog) -> Iterator[tuple[int, str]]:
     """(1-based line number, text without its end) of every line; \\n and \\r\\n end lines, a byte order mark is dropped.
 
-    A line that cannot be decoded is noted as a bad row and left out.
+    A line that is too long or cannot be decoded, or with a lone \\r in it (two lines of an old Mac file, taken for one), is noted as
+    a bad row and left out.
     """
-    if "\n".encode(encoding)[-2:] != b"\n":
-        yield from _read_wide_lines(path, encoding, log)
-        return
-    name = path.name
-    with open_bytes(path) as stream:
-        number = 0
-        while raw := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            log.advance(len(raw))
-            if len(raw) > MAX_LINE_BYTES:
-                raise DataError(f"{name}:{number}: a line of more than {MAX_LINE_BYTES} bytes", "is this a text file?")
-            if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-            try:
-                text = raw.decode(encoding)
-            except UnicodeDecodeError as error:
-                bad = raw[error.start : error.start + 1].hex()
-                log.bad_row(name, number, f"byte 0x{bad} at position {error.start} is not {encoding}")
-                continue
-            yield number, text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
-
-
-def _read_wide_lines(path: Path, encoding: str, log: ReadLog) -> Iterator[tuple[int, str]]:
-    """Lines of encodings whose line end is not the byte \\n (UTF-16, UTF-32): the file is decoded at once."""
-    with open_bytes(path) as stream:
-        content = stream.read()
-    log.advance(len(content))
-    try:
-        lines = content.decode(encoding).removeprefix("\ufeff").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name}: byte {error.start} is not {encoding}", "set data.encoding") from error
-    if lines[-1] == "":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        yield number, line.removesuffix("\r")
+    for number, text, fault in _lines(source, encoding, log):
+        if fault:
+            log.bad_row(source.name, number, fault)
+        elif "\r" in text:
+            log.bad_row(source.name, number, "a lone carriage return in the line", text, _LINE_ENDS)
+        else:
+            yield number, text
 
 
 def read_records(
-    path: Path, encoding: str, log: ReadLog, delimiter: str = ",", quoted: bool = True
+    source: Source, encoding: str, log: ReadLog, delimiter: str = ",", quoted: bool = True
 ) -> Iterator[tuple[int, Sequence[str]]]:
     """(line on which it starts, fields) of every record of a CSV file; quoted fields may hold line ends and doubled quotes.
 
-    `quoted` False (TSV): quotes are ordinary characters. Empty lines are skipped. A record that breaks the quoting rules is
-    noted as a bad row; reading goes on behind it.
+    `quoted` False (TSV): quotes are ordinary characters. Empty lines are skipped. A record that breaks the quoting rules, or with a
+    line that cannot be read, is noted as a bad row; reading goes on behind it.
     """
     csv.field_size_limit(MAX_LINE_BYTES)
-    numbers = [0]
-    last_line = [0]
-
-    def feed() -> Iterator[str]:
-        for number, text in read_lines(path, encoding, log):
-            numbers.append(number)
-            yield text + "\n"
-
-    source = feed()
+    feed = _Feed(_lines(source, encoding, log))
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     while True:
-        reader = csv.reader(
-            source, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
-        )
+        reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             for fields in reader:
-                start = _next_line(numbers, last_line[0])
-                last_line[0] = numbers[-1]
-                if fields:
+                start, fault = feed.take()
+                if fault is not None:
+                    log.bad_row(source.name, fault.number, fault.fault)
+                elif fields:
                     yield start, fields
             return
         except csv.Error as error:
-            log.bad_row(path.name, _next_line(numbers, last_line[0]), f"broken quoting ({error})")
-            last_line[0] = numbers[-1]
+            start, fault = feed.take()
+            if fault is not None:
+                log.bad_row(source.name, fault.number, fault.fault)
+            else:
+                log.bad_row(source.name, start, f"broken quoting ({error})")
 
 
-def _next_line(numbers: list[int], last: int) -> int:
-    """The first line fed after `last`; forgets the earlier ones."""
-    fresh = [number for number in numbers if number > last]
-    numbers[:] = numbers[-1:]
-    return fresh[0] if fresh else last
+class _Feed:
+    """Hands lines to csv.reader and remembers those of the record it is at."""
+
+    def __init__(self, lines: Iterator[_Line]) -> None:
+        self._lines = lines
+        self._start = 0
+        self._last = 0
+        self._fault: _Line | None = None
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._last = line.number
+        self._start = self._start or line.number
+        if line.fault and self._fault is None:
+            self._fault = line
+        return line.text + "\n"
+
+    def take(self) -> tuple[int, _Line | None]:
+        """(first line of the record just read, its first faulty line or None)."""
+        taken = self._start or self._last, self._fault
+        self._start, self._fault = 0, None
+        return taken
+
+
+def _lines(source: Source, encoding: str, log: ReadLog) -> Iterator[_Line]:
+    if "\n".encode(encoding)[-2:] != b"\n":
+        yield from _wide_lines(source, encoding, log)
+        return
+    with open_source(source) as (stream, position):
+        number = read = 0
+        while raw := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            too_long = len(raw) > MAX_LINE_BYTES
+            if too_long:
+                raw = _skip_line(stream, raw)
+            log.advance(position() - read)
+            read = position()
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            yield _Line(number, raw.decode(), _too_long()) if too_long else _decoded(number, raw, encoding)
+
+
+def _decoded(number: int, raw: bytes, encoding: str) -> _Line:
+    try:
+        return _Line(number, _without_end(raw.decode(encoding)), "")
+    except UnicodeDecodeError as error:
+        bad = raw[error.start : error.start + 1].hex()
+        text = _without_end(raw.decode(encoding, "replace"))
+        return _Line(number, text, f"byte 0x{bad} at position {error.start} is not {encoding}")
+
+
+def _skip_line(stream: BinaryIO, begin: bytes) -> bytes:
+    """Read on to the end of a line without keeping it; what is left is its quote sign, if it has an odd number of them."""
+    quotes, part = begin.count(b'"'), begin
+    while part and not part.endswith(b"\n"):
+        part = stream.readline(MAX_LINE_BYTES)
+        quotes += part.count(b'"')
+    return b'"' * (quotes % 2)
+
+
+def _without_end(text: str) -> str:
+    return text[:-1].rstrip("\r") if text.endswith("\n") else text.rstrip("\r")
+
+
+def _too_long() -> str:
+    return f"a line of more than {MAX_LINE_BYTES} bytes"
+
+
+def _wide_lines(source: Source, encoding: str, log: ReadLog) -> Iterator[_Line]:
+    """Lines of encodings whose line end is not the byte \\n (UTF-16, UTF-32): the file is decoded at once."""
+    with open_source(source) as (stream, position):
+        content = stream.read()
+        log.advance(position())
+    try:
+        # halves of pairs come through, so that they are found with their line later
+        lines = content.decode(encoding, "surrogatepass").removeprefix("\ufeff").split("\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].decode(encoding, "ignore").count("\n") + 1
+        raise DataError(
+            f"{source.name}:{line}: byte {error.start} of the file is not {encoding}", "set data.encoding"
+        ) from error
+    if lines[-1] == "":
+        lines.pop()
+    for number, line_text in enumerate(lines, start=1):
+        fault = _too_long() if len(line_text) > MAX_LINE_BYTES else ""
+        yield _Line(number, '"' * (line_text.count('"') % 2) if fault else _without_end(line_text + "\n"), fault)

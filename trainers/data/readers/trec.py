@@ -9,7 +9,8 @@ from typing import Literal
 from configs.errors import DataError
 from trainers.data.download import Fetch
 from trainers.data.readers.base import Dataset, ReadLog, Row, existing, find_one, list_folder
-from trainers.data.readers.lines import open_bytes, read_lines
+from trainers.data.readers.lines import read_lines
+from trainers.data.readers.sources import open_bytes
 from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
 
 COARSE = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
