@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, object]:
     """Scores of the classifier on a split (all of its rows), as in eval.json."""
-    from trainers.data.split import select_rows, subset_rows
+    from trainers.data.rows import choose_rows
     from trainers.data.store import open_texts
     from trainers.engine.amp import AmpPolicy
     from trainers.engine.evaluation import predict_rows, report
@@ -36,26 +36,19 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, object]:
     name = finished_classifier(arguments.run_dir, config, arguments.stage)
     classifier = load_classifier(arguments.run_dir / name / "model")
     data = config.stage_data(name)
-    splits = read_prepared(arguments.run_dir)["stages"][name]["splits"]
-    source = arguments.split if arguments.split in splits else "train"
+    facts = read_prepared(arguments.run_dir)["stages"][name]
+    splits = facts["splits"]
     if arguments.split == "test" and "test" not in splits:
         raise ConfigError(f"stage '{name}' has no test split", "choose --split validation")
-    texts = open_texts(Path(splits[source]))
-    if texts.labels is None:
-        raise ConfigError(f"the {source} split has no labels")
-    rows = np.arange(len(texts), dtype=np.int64)
-    train_texts = open_texts(Path(splits["train"]))
-    held_out = 0 if "validation" in splits else data.validation
-    if train_texts.labels is None:
-        raise ConfigError("the train split has no labels")
-    train_rows, validation_rows = select_rows(train_texts.labels, held_out, data.subset.train, config.seed)
-    if source == "train":
-        rows = train_rows if arguments.split == "train" else validation_rows
-    elif source == "test" and data.subset.test is not None:
-        rows = subset_rows(texts.labels, data.subset.test, config.seed)
+    chosen = choose_rows(data, facts, config.seed)
+    source = chosen.validation_split if arguments.split == "validation" else arguments.split
+    rows = {"train": chosen.train, "validation": chosen.validation, "test": chosen.test}[arguments.split]
     if len(rows) == 0:
         raise ConfigError(f"stage '{name}' has no validation rows (data.validation: 0)", "choose --split test")
-    majority = int(np.bincount(train_texts.labels[train_rows], minlength=len(classifier.label_names)).argmax())
+    texts, train_texts = open_texts(Path(splits[source])), open_texts(Path(splits["train"]))
+    if texts.labels is None or train_texts.labels is None:
+        raise ConfigError(f"the {source} split has no labels")
+    majority = int(np.bincount(train_texts.labels[chosen.train], minlength=len(classifier.label_names)).argmax())
     encoder = TextEncoder(texts, classifier.vocabulary, classifier.stage)
     predictions = predict_rows(
         classifier.model,

@@ -22,23 +22,21 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from configs.errors import CannotWriteError, ConfigError, DataError, Exit, UserError
+from configs.errors import CannotWriteError, ConfigError, Exit, UserError
 from configs.loader import load_config, load_resolved
 from configs.models import check_fits_model
-from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage, StageBase
+from configs.schema import Config, DataConfig, PretrainStage, StageBase
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
 from trainers.data.instances import plan_epoch
-from trainers.data.split import select_rows, subset_rows
-from trainers.data.store import Corpus, Texts, open_corpus, open_texts
+from trainers.data.store import Corpus, open_corpus
 from trainers.data.tokenize import Tokenizer
-from trainers.data.truncate import pair_lengths
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
+from trainers.stage_data import describe_lengths, finetuning_facts, tell_skipped
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
-_HELD_OUT = ("test", "validation")
 
 
 class Reporter:
@@ -93,7 +91,7 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
         if isinstance(stage, PretrainStage):
             stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
         else:
-            stages[name] = _prepare_finetuning(name, stage, data, config.seed, datasets)
+            stages[name] = finetuning_facts(name, stage, data, config.seed, datasets, reporter.message)
         _check_warmup(name, stage, stages[name]["num_examples"])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
@@ -136,6 +134,7 @@ def _prepare_pretraining(
         short_sequence_probability=stage.short_sequence_probability,
         nsp=stage.nsp,
     )
+    tell_skipped(f"stages.{name}: corpus", corpus, corpus.num_documents, reporter.message)
     if stage.nsp:
         _warn_of_single_sentences(name, corpus, reporter)
     num_tokens = int(plan.lengths.sum())
@@ -149,6 +148,11 @@ def _prepare_pretraining(
         "mean_tokens": num_tokens / len(plan),
         "data_fingerprint": corpus.fingerprint,
         "splits": {"corpus": str(path)},
+        "num_documents": corpus.num_documents,
+        "num_skipped": corpus.num_skipped,
+        "num_dropped": corpus.num_left_out,
+        "num_repeats": {"repeated": corpus.num_documents - len(np.unique(corpus.row_fingerprints))},
+        "lengths": describe_lengths(np.diff(corpus.sentence_offsets[corpus.document_offsets]), None),
     }
 
 
@@ -160,54 +164,6 @@ def _warn_of_single_sentences(name: str, corpus: Corpus, reporter: Reporter) -> 
             "part; consider nsp: false",
             "warning",
         )
-
-
-def _prepare_finetuning(
-    name: str, stage: FinetuneStage, data: DataConfig, seed: int, datasets: DatasetCache
-) -> dict[str, Any]:
-    paths = {"train": datasets.texts(data, "train")}
-    train = open_texts(paths["train"])
-    labels = _labels(name, data, train)
-    paths |= {split: datasets.texts(data, split) for split in _HELD_OUT if split in datasets.dataset(data).splits}
-    opened = {split: open_texts(path) for split, path in paths.items()}
-    held_out = 0 if "validation" in opened else data.validation
-    train_rows, validation_rows = select_rows(labels, held_out, data.subset.train, seed)
-    num_test = 0
-    if "test" in opened:
-        num_test = len(opened["test"])
-        if data.subset.test is not None:
-            num_test = len(subset_rows(_labels(name, data, opened["test"]), data.subset.test, seed))
-    num_tokens = int(_input_lengths(train, stage.max_length)[train_rows].sum())
-    return {
-        "task": "finetune",
-        "label_names": list(train.label_names),
-        "num_examples": len(train_rows),
-        "num_validation": len(opened["validation"]) if "validation" in opened else len(validation_rows),
-        "num_test": num_test,
-        "num_tokens": num_tokens,
-        "mean_tokens": num_tokens / len(train_rows),
-        "data_fingerprint": train.fingerprint,
-        "splits": {split: str(path) for split, path in paths.items()},
-    }
-
-
-def _labels(name: str, data: DataConfig, texts: Texts) -> np.ndarray:
-    if texts.labels is None:
-        raise DataError(f"stages.{name}: the {data.dataset} data has no labels", "set data.columns.label")
-    if len(texts.label_names) < 2:
-        raise DataError(
-            f"stages.{name}: all rows have the label {', '.join(texts.label_names)}; a classifier needs at least 2",
-            "check data.columns.label",
-        )
-    return texts.labels
-
-
-def _input_lengths(texts: Texts, max_length: int) -> np.ndarray:
-    """Tokens of every row as the model gets it: truncated, with special tokens."""
-    if texts.pair_lengths is None:
-        return np.minimum(texts.lengths, max_length - 2) + 2
-    pairs = zip(texts.lengths.tolist(), texts.pair_lengths.tolist(), strict=True)
-    return np.array([sum(pair_lengths(a, b, max_length - 3)) + 3 for a, b in pairs], dtype=np.int64)
 
 
 def write_prepared(run_dir: Path, prepared: Mapping[str, Any]) -> None:

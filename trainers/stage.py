@@ -15,7 +15,7 @@ import paddle
 
 from configs.errors import ConfigError, DataError
 from configs.schema import Config, FinetuneStage, PretrainStage
-from trainers.data.split import select_rows, subset_rows
+from trainers.data.rows import choose_rows
 from trainers.data.store import open_corpus, open_texts
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
 from trainers.engine.amp import AmpPolicy
@@ -82,12 +82,8 @@ class StageRunner:
             raise DataError(
                 f"stage {self.name}: the training split has no labels", "name the label column in data.columns"
             )
-        if "validation" in self.facts["splits"]:
-            rows, _ = select_rows(texts.labels, 0, data.subset.train, self.run_.config.seed)
-        else:
-            rows, self.validation_rows = select_rows(
-                texts.labels, data.validation, data.subset.train, self.run_.config.seed
-            )
+        chosen = choose_rows(data, self.facts, self.run_.config.seed)
+        rows, self.validation_rows = chosen.train, chosen.validation
         self.majority_class = int(np.bincount(texts.labels[rows], minlength=len(self.label_names)).argmax())
         encoder = TextEncoder(texts, self.vocabulary, stage)
         return FinetuneTask(encoder, rows, stage.batch, self.run_.config.seed, not self.run_.ranks.is_gpu)
@@ -257,10 +253,9 @@ class StageRunner:
         run = self.run_
         if "validation" in self.facts["splits"]:
             texts = open_texts(Path(self.facts["splits"]["validation"]))
-            rows = np.arange(len(texts), dtype=np.int64)
         else:
             texts = open_texts(Path(self.facts["splits"]["train"]))
-            rows = self.validation_rows
+        rows = self.validation_rows
         if len(rows) == 0:
             return None
         encoder = TextEncoder(texts, self.vocabulary, stage)
@@ -335,9 +330,7 @@ class StageRunner:
         run = self.run_
         run.recorder.enter("evaluate")
         texts = open_texts(Path(self.facts["splits"]["test"]))
-        every = np.arange(len(texts), dtype=np.int64)
-        subset = run.config.stage_data(self.name).subset.test
-        rows = every if subset is None else subset_rows(_labels(texts.labels, every), subset, run.config.seed)
+        rows = choose_rows(run.config.stage_data(self.name), self.facts, run.config.seed).test
         predictions = loop.guard_stop(
             lambda: self._predict(loop.parts.model, TextEncoder(texts, self.vocabulary, stage), rows, "test")
         )

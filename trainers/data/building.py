@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from trainers.data.fingerprints import fingerprints
 from trainers.data.npy import NpyWriter, id_dtype, write_npy
-from trainers.data.readers.base import Row
+from trainers.data.readers.base import Row, whole_text
 from trainers.data.tokenize import Tokenizer
 
 BATCH_ROWS = 2048
 """Rows tokenised at once: enough to keep all cores busy, little enough to report often."""
+MAX_EXAMPLES = 5
+"""Bad rows that are named where they are skipped."""
 Item = TypeVar("Item")
 
 
@@ -37,11 +40,13 @@ def build_texts(
     with ExitStack() as stack:
         texts = _RaggedWriter(stack, directory, "", tokenizer)
         pairs = _RaggedWriter(stack, directory, "pair_", tokenizer)
+        marks = stack.enter_context(NpyWriter(directory / "fingerprints.npy", "uint64"))
         for batch in batches(rows, BATCH_ROWS):
             texts.append([row.text for row in batch])
             if has_pairs or batch[0].pair is not None:
                 has_pairs = True
                 pairs.append([row.pair or "" for row in batch])
+            marks.append(fingerprints([whole_text(row) for row in batch]))
             labels.extend(batch)
             sources.extend(batch)
             advance(len(batch))
@@ -57,25 +62,41 @@ def build_texts(
         "has_pairs": has_pairs,
         "has_labels": values is not None,
         "label_names": list(names),
+        **skipped_fields(0, ()),
         "vocab_size": tokenizer.vocabulary.size,
     }
 
 
 def build_corpus(
-    directory: Path, documents: Iterable[Sequence[str]], tokenizer: Tokenizer, advance: Callable[[int], None]
+    directory: Path,
+    documents: Iterable[Sequence[str]],
+    tokenizer: Tokenizer,
+    advance: Callable[[int], None],
+    without: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Tokenise documents (lists of sentences) into the files of a Corpus entry; returns its manifest fields.
 
-    Sentences without a token and documents without a sentence are left out. `advance` is told the documents of every batch.
+    Sentences without a token and documents without a sentence are left out, and so are (and counted) documents whose fingerprint is in
+    `without`. `advance` is told the documents of every batch.
     """
-    num_sentences = num_documents = num_tokens = 0
+    num_sentences = num_documents = num_tokens = num_left_out = 0
     with ExitStack() as stack:
         ids_writer = stack.enter_context(NpyWriter(directory / "ids.npy", id_dtype(tokenizer.vocabulary.size)))
         sentence_writer = stack.enter_context(NpyWriter(directory / "sentence_offsets.npy", "int64"))
         document_writer = stack.enter_context(NpyWriter(directory / "document_offsets.npy", "int64"))
+        mark_writer = stack.enter_context(NpyWriter(directory / "fingerprints.npy", "uint64"))
         sentence_writer.append(np.zeros(1, dtype=np.int64))
         document_writer.append(np.zeros(1, dtype=np.int64))
-        for batch in batches(documents, BATCH_ROWS):
+        for whole_batch in batches(documents, BATCH_ROWS):
+            advance(len(whole_batch))
+            marks = fingerprints(["\n".join(document) for document in whole_batch])
+            batch = whole_batch
+            if without is not None:
+                wanted = ~np.isin(marks, without)
+                batch, marks = [whole_batch[number] for number in np.flatnonzero(wanted)], marks[wanted]
+                num_left_out += len(whole_batch) - len(batch)
+            if not batch:
+                continue
             ids, lengths = tokenizer.encode_batch([sentence for document in batch for sentence in document])
             document_of = np.repeat(np.arange(len(batch)), [len(document) for document in batch])[lengths > 0]
             sizes = np.bincount(document_of, minlength=len(batch))
@@ -83,19 +104,26 @@ def build_corpus(
             ids_writer.append(ids)
             sentence_writer.append(num_tokens + np.cumsum(kept))
             document_writer.append(num_sentences + np.cumsum(sizes[sizes > 0]))
+            mark_writer.append(marks[sizes > 0])
             num_tokens += len(ids)
             num_sentences += len(kept)
             num_documents += int((sizes > 0).sum())
-            advance(len(batch))
     write_npy(directory / "is_continuation.npy", tokenizer.vocabulary.is_continuation())
     return {
         "documents": num_documents,
         "sentences": num_sentences,
         "tokens": num_tokens,
+        "left_out": num_left_out,
+        **skipped_fields(0, ()),
         "vocab_size": tokenizer.vocabulary.size,
         "cls_id": tokenizer.vocabulary.cls_id,
         "sep_id": tokenizer.vocabulary.sep_id,
     }
+
+
+def skipped_fields(num_bad: int, examples: Sequence[str]) -> dict[str, Any]:
+    """Manifest fields about bad rows that were left out: how many, and what was wrong with the first."""
+    return {"skipped": num_bad, "skipped_examples": list(examples[:MAX_EXAMPLES])}
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

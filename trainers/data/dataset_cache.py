@@ -10,13 +10,14 @@ import numpy as np
 
 from configs.errors import DataError
 from configs.schema import DataConfig
-from trainers.data import sentences
-from trainers.data.building import build_corpus, build_texts, label_sort_key
+from trainers.data import fingerprints, sentences
+from trainers.data.building import build_corpus, build_texts, label_sort_key, skipped_fields
 from trainers.data.cache import ensure_entry, sha256_file
 from trainers.data.download import Fetch
+from trainers.data.duplicates import Duplicates, drops_rows, ensure_duplicates, open_duplicates
 from trainers.data.readers import open_dataset
 from trainers.data.readers.base import Dataset, ReadLog, Row, row_sentences
-from trainers.data.split import subset_rows
+from trainers.data.split import pool_rows, select_rows, subset_rows
 from trainers.data.store import open_texts
 from trainers.data.tokenize import Tokenizer
 
@@ -24,7 +25,18 @@ Progress = Callable[[str, str, int, "int | None", str], None]
 """(what, label, done, total, unit)"""
 Say = Callable[[str], None]
 _ARCHIVE_GROWTH = 4
-_TITLES = {"trec": "TREC", "imdb": "IMDB", "ag_news": "AG's News", "python_docs": "Python docs"}
+_TITLES = {
+    "trec": "TREC",
+    "imdb": "IMDB",
+    "ag_news": "AG's News",
+    "yahoo": "Yahoo! Answers",
+    "dbpedia": "DBPedia",
+    "yelp_polarity": "Yelp P.",
+    "yelp_full": "Yelp F.",
+    "sogou": "Sogou News",
+    "sogou_pinyin": "Sogou News (Pinyin)",
+    "python_docs": "Python docs",
+}
 
 
 class DatasetCache:
@@ -55,74 +67,90 @@ class DatasetCache:
             names = open_texts(self.texts(data, "train")).label_names
             label_files = dataset.splits["train"]
         key = {
-            **self._key(dataset, dataset.splits[split]),
+            **self._key(dataset, data, dataset.splits[split]),
             "split": split,
             "label_files": self._inputs(dataset, label_files),
         }
 
         def build(directory: Path) -> dict[str, Any]:
-            log, advance = self._log(dataset, split, dataset.splits[split])
+            log, advance = self._log(dataset, data, split, dataset.splits[split])
             rows = dataset.read(split, log)
             if dataset.label_names is None and names is not None:
                 rows = _numbered(rows, names, log)
             fields = build_texts(directory, rows, self._tokenizer, names, advance)
-            log.finish()
+            log.finish(fields["rows"], data.max_bad_rows)
             self._finish(dataset, split, dataset.splits[split])
             if fields["rows"] == 0:
                 raise DataError(f"{_title(dataset)}: the split '{split}' has no rows ({dataset.splits[split][0]})")
-            return fields
+            return {**fields, **skipped_fields(log.num_bad, log.examples)}
 
         return ensure_entry(
             self._tokens_dir, "texts", key, build, self._estimated_bytes(dataset.splits[split]), self._say
         )
 
-    def corpus(self, data: DataConfig, splits: Sequence[str], seed: int) -> Path:
-        """The cache entry of the named splits (those that exist) as one Corpus; subsets are drawn with `seed`."""
+    def corpus(self, data: DataConfig, splits: Sequence[str], seed: int, without: Sequence[DataConfig] = ()) -> Path:
+        """The cache entry of the named splits (those that exist) as one Corpus.
+
+        Subsets are drawn with `seed`. Documents that stand in the test split of a section in `without` are left out (of `data` itself
+        with overlap: drop), and so are the training rows that `data` drops as near-duplicates.
+        """
         dataset = self.dataset(data)
         used = [split for split in splits if split in dataset.splits]
         if not used:
             self._require(dataset, splits)
         # an archive serves several splits: once is enough
         files = list(dict.fromkeys(path for split in used for path in dataset.splits[split]))
-        subsets = {split: size for split in used if (size := getattr(data.subset, split)) is not None}
+        others = [data, *without] if data.overlap == "drop" else list(without)
+        tests = [open_texts(self.texts(other, "test")) for other in others]
+        dropped = self._duplicates_of(data) if "train" in used and drops_rows(data) else None
         key = {
-            **self._key(dataset, files),
+            **self._key(dataset, data, files),
             "splits": used,
-            "subsets": subsets,
-            "subset_seed": seed if subsets else None,
+            "drawn": _drawing(data, used, seed),
+            "dropped": [dropped.fingerprint, data.overlap, data.near_duplicates] if dropped is not None else None,
+            "without": sorted({test.fingerprint for test in tests}),
             "sentences": sentences.VERSION,
         }
 
         def build(directory: Path) -> dict[str, Any]:
             label = f"{'+'.join(used)} corpus"
-            log, advance = self._log(dataset, label, files)
-            documents = (
-                each for split in used for each in self._documents(dataset, split, subsets.get(split), seed, log)
-            )
-            fields = build_corpus(directory, documents, self._tokenizer, advance)
-            log.finish()
+            log, advance = self._log(dataset, data, label, files)
+            mask = dropped.dropped(data) if dropped is not None else None
+            documents = (each for split in used for each in _documents(dataset, data, split, seed, mask, log))
+            excluded = np.concatenate([test.row_fingerprints for test in tests]) if tests else None
+            fields = build_corpus(directory, documents, self._tokenizer, advance, excluded)
+            log.finish(fields["sentences" if dataset.read_documents else "documents"], data.max_bad_rows)
             self._finish(dataset, label, files)
+            fields["left_out"] += int(mask.sum()) if mask is not None else 0
             if fields["documents"] == 0:
                 raise DataError(f"{_title(dataset)}: no text in the splits {', '.join(used)}")
-            return fields
+            return {**fields, **skipped_fields(log.num_bad, log.examples)}
 
         return ensure_entry(self._tokens_dir, "corpus", key, build, self._estimated_bytes(files), self._say)
 
-    def _documents(
-        self, dataset: Dataset, split: str, subset: int | None, seed: int, log: ReadLog
-    ) -> Iterator[Sequence[str]]:
-        if subset is None:
-            return dataset.documents(split, log)
-        if dataset.read_documents is not None:
-            every = list(dataset.read_documents(split, log))
-            return (every[row] for row in subset_rows(np.zeros(len(every), dtype=np.int32), subset, seed))
-        # the same rows as fine-tuning draws from the same section: labels first, then the texts of the chosen ones
-        labels = label_numbers(row.label for row in dataset.read(split, ReadLog()))
-        chosen = set(subset_rows(labels, subset, seed).tolist())
-        return (row_sentences(row) for number, row in enumerate(dataset.read(split, log)) if number in chosen)
+    def duplicates(self, data: DataConfig) -> Path:
+        """The cache entry of what the training split repeats of itself and of the test split (where there is one)."""
+        dataset = self.dataset(data)
+        if data.overlap == "drop" and "test" not in dataset.splits:
+            raise DataError(
+                f"data.overlap: 'drop' compares with the test split, and {_title(dataset)} has none",
+                "name it in data.files",
+            )
+        train = open_texts(self.texts(data, "train"))
+        test = open_texts(self.texts(data, "test")) if "test" in dataset.splits else None
 
-    def _key(self, dataset: Dataset, files: Sequence[Path]) -> dict[str, Any]:
+        def advance(done: int, total: int) -> None:
+            self._progress("duplicates", _title(dataset), done, total, "rows")
+
+        return ensure_duplicates(self._tokens_dir, train, test, advance, self._say)
+
+    def _duplicates_of(self, data: DataConfig) -> Duplicates:
+        return open_duplicates(self.duplicates(data))
+
+    def _key(self, dataset: Dataset, data: DataConfig, files: Sequence[Path]) -> dict[str, Any]:
         return {
+            "bad_rows": [data.on_bad_row, data.max_bad_rows],
+            "fingerprints": fingerprints.VERSION,
             "reader": dataset.name,
             "reader_version": dataset.version,
             "options": dict(dataset.options),
@@ -150,7 +178,9 @@ class DatasetCache:
             found.append([name, self._hashes[path]])
         return found
 
-    def _log(self, dataset: Dataset, label: str, files: Sequence[Path]) -> tuple[ReadLog, Callable[[int], None]]:
+    def _log(
+        self, dataset: Dataset, data: DataConfig, label: str, files: Sequence[Path]
+    ) -> tuple[ReadLog, Callable[[int], None]]:
         """A log that counts the bytes read, and what the builder calls after every batch: it reports them as progress."""
         total = _size(files)
         done = 0
@@ -162,7 +192,7 @@ class DatasetCache:
         def advance_rows(num_rows: int) -> None:
             self._progress("tokenize", f"{_title(dataset)} {label}", min(done, total), total, "bytes")
 
-        return ReadLog(advance_bytes), advance_rows
+        return ReadLog(advance_bytes, data.on_bad_row == "skip"), advance_rows
 
     def _finish(self, dataset: Dataset, label: str, files: Sequence[Path]) -> None:
         self._progress("tokenize", f"{_title(dataset)} {label}", _size(files), _size(files), "bytes")
@@ -181,11 +211,49 @@ class DatasetCache:
             )
 
 
-def label_numbers(labels: Iterator[int | str | None]) -> np.ndarray:
-    """Labels of any kind as int32 class numbers, in the order that `build_texts` gives them; one class where there are none."""
+def _drawing(data: DataConfig, splits: Sequence[str], seed: int) -> dict[str, Any] | None:
+    """What decides which rows of a corpus are drawn; None where all are used."""
+    sizes = {split: size for split in splits if (size := getattr(data.subset, split)) is not None}
+    few = None
+    if "train" in splits and data.subset.per_class is not None:
+        few = [data.subset.per_class, data.folds, data.fold]
+    return {"sizes": sizes, "few": few, "seed": seed} if sizes or few else None
+
+
+def _documents(
+    dataset: Dataset, data: DataConfig, split: str, seed: int, dropped: np.ndarray | None, log: ReadLog
+) -> Iterator[Sequence[str]]:
+    """The documents of a split for a corpus: those rows that fine-tuning draws from the same section, validation rows among them.
+
+    `dropped` marks the rows of the training split that are left out.
+    """
+    dropped = dropped if split == "train" else None
+    size = getattr(data.subset, split)
+    few = split == "train" and data.subset.per_class is not None
+    if size is None and not few and dropped is None:
+        return dataset.documents(split, log)
+    if dataset.read_documents is not None:
+        every = list(dataset.read_documents(split, log))
+        return (every[row] for row in subset_rows(np.zeros(len(every), dtype=np.int32), size, seed))
+    # labels first, then the texts of the chosen rows; what is wrong is told by the second pass
+    first_log = ReadLog(skip=data.on_bad_row == "skip")
+    names, labels = label_numbers(row.label for row in dataset.read(split, first_log))
+    kept = np.flatnonzero(~dropped) if dropped is not None else None
+    if split != "train":
+        rows = subset_rows(labels, size, seed)
+    elif few:
+        rows, _ = select_rows(labels, data, seed, names, kept)
+    else:
+        rows = pool_rows(labels, data, seed, kept)
+    chosen = set(rows.tolist())
+    return (row_sentences(row) for number, row in enumerate(dataset.read(split, log)) if number in chosen)
+
+
+def label_numbers(labels: Iterator[int | str | None]) -> tuple[tuple[str, ...], np.ndarray]:
+    """(the labels there are, int32 number of each row's), in the order that `build_texts` gives them; one class without labels."""
     values = ["" if label is None else str(label) for label in labels]
     numbers = {name: number for number, name in enumerate(sorted(set(values), key=label_sort_key))}
-    return np.array([numbers[value] for value in values], dtype=np.int32)
+    return tuple(numbers), np.array([numbers[value] for value in values], dtype=np.int32)
 
 
 def _numbered(rows: Iterator[Row], names: tuple[str, ...], log: ReadLog) -> Iterator[Row]:

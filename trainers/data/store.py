@@ -11,7 +11,7 @@ import numpy as np
 from configs.errors import DataError
 from trainers.data.npy import map_npy
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 REBUILD = "run ./run.sh prepare on the config: it makes the entry anew"
 
@@ -33,6 +33,12 @@ class Texts:
             self._pair_ids = map_npy(path / "pair_ids.npy")
             self._pair_offsets = map_npy(path / "pair_offsets.npy")
             self.pair_lengths = np.diff(self._pair_offsets)
+        self.num_skipped: int = manifest["skipped"]
+        """Bad rows of the raw data that are not among the rows."""
+        self.skipped_examples: list[str] = manifest["skipped_examples"]
+        """What was wrong with the first of them."""
+        self.row_fingerprints: np.ndarray = map_npy(path / "fingerprints.npy")
+        """uint64 [rows] of text and pair, as `trainers.data.fingerprints` makes them."""
         self._source_names: list[str] | None = None
 
     def __len__(self) -> int:
@@ -47,6 +53,16 @@ class Texts:
         if not self.has_pairs:
             return None
         return self._pair_ids[self._pair_offsets[i] : self._pair_offsets[i + 1]].astype(np.int32)
+
+    def run(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """(token ids of the rows start..stop-1 one after another, tokens of each): a view of the stored arrays."""
+        return self._ids[self._offsets[start] : self._offsets[stop]], self.lengths[start:stop]
+
+    def pair_run(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """`run` of the second texts, or None where the data set has no pairs."""
+        if self.pair_lengths is None:
+            return None
+        return self._pair_ids[self._pair_offsets[start] : self._pair_offsets[stop]], self.pair_lengths[start:stop]
 
     def sources(self, i: int) -> str:
         """Where row `i` came from, as "file:line" or the member of a folder or archive: for messages."""
@@ -75,6 +91,14 @@ class Corpus:
         """Where documents start among the sentences: int64 [documents + 1]."""
         self.is_continuation: np.ndarray = np.asarray(map_npy(path / "is_continuation.npy"))
         """Which vocabulary entries continue a word ("##..."): bool [vocabulary]."""
+        self.num_skipped: int = manifest["skipped"]
+        """Bad rows (or sentences) of the raw data that are not in the corpus."""
+        self.skipped_examples: list[str] = manifest["skipped_examples"]
+        """What was wrong with the first of them."""
+        self.num_left_out: int = manifest["left_out"]
+        """Documents left out because they repeat others or stand in a test split."""
+        self.row_fingerprints: np.ndarray = map_npy(path / "fingerprints.npy")
+        """uint64 [documents], as `trainers.data.fingerprints` makes them."""
 
     @property
     def num_documents(self) -> int:

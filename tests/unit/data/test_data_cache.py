@@ -20,7 +20,7 @@ from tests.unit.data.helpers import make_vocabulary, no_fetch
 from trainers.data.cache import ensure_entry, find_fault
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.npy import NpyWriter, write_npy
-from trainers.data.split import select_rows
+from trainers.data.split import subset_rows
 from trainers.data.store import open_corpus, open_texts
 from trainers.data.tokenize import Tokenizer
 
@@ -248,7 +248,7 @@ def test_a_corpus_of_a_subset_has_the_rows_that_fine_tuning_draws(bench: Bench) 
     bench.config = bench.config.model_copy(update={"subset": Subset(train=10)})
     texts = open_texts(bench.train())
     assert texts.labels is not None
-    drawn, _ = select_rows(texts.labels, 0, 10, seed=5)
+    drawn = subset_rows(texts.labels, 10, seed=5)
     corpus = open_corpus(bench.cache().corpus(bench.config, ("train",), seed=5))
     assert np.diff(corpus.sentence_offsets).tolist() == texts.lengths[drawn].tolist()
     other = open_corpus(bench.cache().corpus(bench.config, ("train",), seed=6))
@@ -261,5 +261,5 @@ def test_the_manifest_says_what_the_entry_was_made_of(bench: Bench) -> None:
     assert manifest["key"]["reader"] == "csv"
     assert manifest["rows"] == 3
     assert set(manifest["files"]) == {
-        "ids.npy", "offsets.npy", "labels.npy", "source_files.npy", "source_lines.npy", "source_names.json",
+        "ids.npy", "offsets.npy", "labels.npy", "fingerprints.npy", "source_files.npy", "source_lines.npy", "source_names.json",
     }  # fmt: skip

@@ -134,6 +134,11 @@ def row_sentences(row: Row) -> list[str]:
     return sentences if row.pair is None else sentences + split_sentences(row.pair)
 
 
+def whole_text(row: Row) -> str:
+    """A row's text and pair as one."""
+    return row.text if row.pair is None else f"{row.text}\n{row.pair}"
+
+
 def find_one(folder: Path, names: Sequence[str]) -> Path | None:
     """The first of these files that is in the folder."""
     return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -49,9 +49,10 @@ def read_records(
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     feed = _Feed(_lines(source, encoding, log))
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     while True:
-        reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
+        reader = csv.reader(
+            feed, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+        )
         try:
             for fields in reader:
                 start, fault = feed.take()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from configs.errors import DataError
 from trainers.data.download import Fetch
-from trainers.data.readers.base import Dataset, ReadLog, Row, existing, find_one, list_folder
+from trainers.data.readers.base import Dataset, ReadLog, Row, existing, find_one, list_folder, whole_text
 from trainers.data.readers.lines import read_records
 from trainers.data.readers.sources import ARCHIVE_SUFFIXES, ArchiveMember, Source
 from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
@@ -174,8 +174,7 @@ def _read(name: str, form: ZhangForm, source: Source, log: ReadLog) -> Iterator[
             log.bad_row(source.name, line, "label out of range", fields[0], allowed)
             continue
         row = _row(form, [form.clean(field) for field in fields[1:]], label, source.name, line)
-        whole = row.text if row.pair is None else f"{row.text}\n{row.pair}"
-        if log.good_text(whole, source.name, line, _english_list(form.columns)):
+        if log.good_text(whole_text(row), source.name, line, _english_list(form.columns)):
             yield row
 
 
