@@ -150,6 +150,7 @@ def _prepare_pretraining(
         "splits": {"corpus": str(path)},
         "num_documents": corpus.num_documents,
         "num_skipped": corpus.num_skipped,
+        "skipped_examples": corpus.skipped_examples,
         "num_dropped": corpus.num_left_out,
         "num_repeats": {"repeated": corpus.num_documents - len(np.unique(corpus.row_fingerprints))},
         "lengths": describe_lengths(np.diff(corpus.sentence_offsets[corpus.document_offsets]), None),

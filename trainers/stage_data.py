@@ -53,6 +53,7 @@ def finetuning_facts(
         "data_fingerprint": _fingerprint(train, rows, opened.get("validation")),
         **facts,
         "num_skipped": sum(texts.num_skipped for texts in opened.values()),
+        "skipped_examples": [example for texts in opened.values() for example in texts.skipped_examples],
         "num_dropped": int(duplicates.dropped(data).sum()),
         "num_repeats": dict(duplicates.counts),
         "label_counts": np.bincount(labels[rows.train], minlength=len(train.label_names)).tolist(),

@@ -12,20 +12,20 @@ def prepare(
     runs_dir: options.RunsDirOption = None,
 ) -> None:
     """Download or read the data, check it, and tokenise it once into the cache."""
-    from launcher.console import ending, output, tables, text
+    from launcher.console import ending, output, prepared_view, text
+    from launcher.files import read_json_object
     from launcher.prepare_command import prepare as run_preparation
     from launcher.request import Request, resolve
 
     request = Request(config, tuple(overrides or ()), name=name, runs_dir=runs_dir)
-    run_preparation(resolve(request))
+    run = run_preparation(resolve(request))
     plan = resolve(request).plan
-    columns = [tables.Column("stage"), tables.Column("examples", True), tables.Column("steps", True)]
-    rows = [(stage.name, _count(stage.steps.num_examples), _count(stage.steps.total_steps)) for stage in plan.stages]
-    ending.print_table(f"Prepared {plan.name}", columns, rows, output.make_console())
-    stages = text.english_list([stage.name for stage in plan.stages])
+    facts = (read_json_object(run.prepared) or {}).get("stages", {})
+    steps = {stage.name: stage.steps.total_steps for stage in plan.stages}
+    console = output.make_console()
+    for title, columns, rows in prepared_view.summary(plan.name, steps, facts):
+        ending.print_table(title, columns, rows, console)
+    ending.write_lines(prepared_view.details(facts, steps))
+    stages = text.english_list(list(steps))
     named = f" --name {name}" if name else ""
     ending.write_lines([f"next: ./run.sh train {config}{named}   runs {stages}"])
-
-
-def _count(number: int | None) -> str:
-    return "-" if number is None else f"{number:,}"
