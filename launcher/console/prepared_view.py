@@ -18,7 +18,7 @@ MAX_LABELS = 14
 def summary(name: str, steps: Mapping[str, int | None], facts: Facts) -> list[Table]:
     """The two tables; `steps` are the optimizer steps of the stages to show, by name."""
     sizes = ("examples", "validation", "test", "steps", "mean tokens", "longest", "cut")
-    rows = ("skipped", "repeated", "nearly repeated", "test in train", "nearly", "left out")
+    rows = ("skipped", "repeated", "nearly", "test in train", "nearly in train", "left out")
     shown = {stage: facts[stage] for stage in steps if stage in facts}
     return [
         (f"Prepared {name}", _columns(sizes), [_sizes(stage, steps[stage], entry) for stage, entry in shown.items()]),

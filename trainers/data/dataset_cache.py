@@ -73,12 +73,14 @@ class DatasetCache:
         }
 
         def build(directory: Path) -> dict[str, Any]:
-            log, advance = self._log(dataset, data, split, dataset.splits[split])
+            advance_bytes, advance = self._advances(dataset, split, dataset.splits[split])
+            log = ReadLog(advance_bytes, _skips(data))
             rows = dataset.read(split, log)
             if dataset.label_names is None and names is not None:
                 rows = _numbered(rows, names, log)
+            rows = log.counted(rows)
             fields = build_texts(directory, rows, self._tokenizer, names, advance)
-            log.finish(fields["rows"], data.max_bad_rows)
+            log.finish(data.max_bad_rows)
             self._finish(dataset, split, dataset.splits[split])
             if fields["rows"] == 0:
                 raise DataError(f"{_title(dataset)}: the split '{split}' has no rows ({dataset.splits[split][0]})")
@@ -114,17 +116,20 @@ class DatasetCache:
 
         def build(directory: Path) -> dict[str, Any]:
             label = f"{'+'.join(used)} corpus"
-            log, advance = self._log(dataset, data, label, files)
+            advance_bytes, advance = self._advances(dataset, label, files)
+            logs = {split: ReadLog(advance_bytes, _skips(data)) for split in used}
             mask = dropped.dropped(data) if dropped is not None else None
-            documents = (each for split in used for each in _documents(dataset, data, split, seed, mask, log))
+            documents = (each for split in used for each in _documents(dataset, data, split, seed, mask, logs[split]))
             excluded = np.concatenate([test.row_fingerprints for test in tests]) if tests else None
             fields = build_corpus(directory, documents, self._tokenizer, advance, excluded)
-            log.finish(fields["sentences" if dataset.read_documents else "documents"], data.max_bad_rows)
+            for log in logs.values():
+                log.finish(data.max_bad_rows)
             self._finish(dataset, label, files)
             fields["left_out"] += int(mask.sum()) if mask is not None else 0
             if fields["documents"] == 0:
                 raise DataError(f"{_title(dataset)}: no text in the splits {', '.join(used)}")
-            return {**fields, **skipped_fields(log.num_bad, log.examples)}
+            examples = [example for log in logs.values() for example in log.examples]
+            return {**fields, **skipped_fields(sum(log.num_bad for log in logs.values()), examples)}
 
         return ensure_entry(self._tokens_dir, "corpus", key, build, self._estimated_bytes(files), self._say)
 
@@ -178,10 +183,10 @@ class DatasetCache:
             found.append([name, self._hashes[path]])
         return found
 
-    def _log(
-        self, dataset: Dataset, data: DataConfig, label: str, files: Sequence[Path]
-    ) -> tuple[ReadLog, Callable[[int], None]]:
-        """A log that counts the bytes read, and what the builder calls after every batch: it reports them as progress."""
+    def _advances(
+        self, dataset: Dataset, label: str, files: Sequence[Path]
+    ) -> tuple[Callable[[int], None], Callable[[int], None]]:
+        """What a log tells of the bytes read, and what the builder calls after every batch: it reports them as progress."""
         total = _size(files)
         done = 0
 
@@ -192,7 +197,7 @@ class DatasetCache:
         def advance_rows(num_rows: int) -> None:
             self._progress("tokenize", f"{_title(dataset)} {label}", min(done, total), total, "bytes")
 
-        return ReadLog(advance_bytes, data.on_bad_row == "skip"), advance_rows
+        return advance_bytes, advance_rows
 
     def _finish(self, dataset: Dataset, label: str, files: Sequence[Path]) -> None:
         self._progress("tokenize", f"{_title(dataset)} {label}", _size(files), _size(files), "bytes")
@@ -209,6 +214,10 @@ class DatasetCache:
                 f"{_title(dataset)}: no split '{missing[0]}'; there is: {', '.join(dataset.splits)}",
                 "name its file in data.files, or use another data set",
             )
+
+
+def _skips(data: DataConfig) -> bool:
+    return data.on_bad_row == "skip"
 
 
 def _drawing(data: DataConfig, splits: Sequence[str], seed: int) -> dict[str, Any] | None:
@@ -230,13 +239,17 @@ def _documents(
     dropped = dropped if split == "train" else None
     size = getattr(data.subset, split)
     few = split == "train" and data.subset.per_class is not None
-    if size is None and not few and dropped is None:
-        return dataset.documents(split, log)
     if dataset.read_documents is not None:
-        every = list(dataset.read_documents(split, log))
+        documents = log.counted(dataset.read_documents(split, log), len)
+        if size is None:
+            return documents
+        every = list(documents)
         return (every[row] for row in subset_rows(np.zeros(len(every), dtype=np.int32), size, seed))
+    read = log.counted(dataset.read(split, log))
+    if size is None and not few and dropped is None:
+        return map(row_sentences, read)
     # labels first, then the texts of the chosen rows; what is wrong is told by the second pass
-    first_log = ReadLog(skip=data.on_bad_row == "skip")
+    first_log = ReadLog(skip=_skips(data))
     names, labels = label_numbers(row.label for row in dataset.read(split, first_log))
     kept = np.flatnonzero(~dropped) if dropped is not None else None
     if split != "train":
@@ -246,7 +259,7 @@ def _documents(
     else:
         rows = pool_rows(labels, data, seed, kept)
     chosen = set(rows.tolist())
-    return (row_sentences(row) for number, row in enumerate(dataset.read(split, log)) if number in chosen)
+    return (row_sentences(row) for number, row in enumerate(read) if number in chosen)
 
 
 def label_numbers(labels: Iterator[int | str | None]) -> tuple[tuple[str, ...], np.ndarray]:

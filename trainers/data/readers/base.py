@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from configs.errors import DataError
 from trainers.data.sentences import split_sentences
 
+Item = TypeVar("Item")
 MAX_REPORTED = 20
 """Bad rows shown in one report."""
 
@@ -32,6 +33,8 @@ class ReadLog:
     def __init__(self, advance: Callable[[int], None] | None = None, skip: bool = False) -> None:
         self.num_bad = 0
         """Bad rows so far."""
+        self.num_good = 0
+        """Rows (of a text corpus: sentences) that `counted` has seen."""
         self.examples: list[str] = []
         """The first of them, as "file:line: what is wrong"."""
         self._place = ("", -1)
@@ -70,11 +73,17 @@ class ReadLog:
         if self._advance is not None:
             self._advance(num_bytes)
 
-    def finish(self, num_good: int = 0, max_bad_share: float = 0.0) -> None:
+    def counted(self, items: Iterable[Item], size: Callable[[Item], int] = lambda item: 1) -> Iterator[Item]:
+        """The items, counted as good rows."""
+        for item in items:
+            self.num_good += size(item)
+            yield item
+
+    def finish(self, max_bad_share: float = 0.0) -> None:
         """Raise DataError if there was a bad row; where they are skipped, if they are more than that share of all rows."""
         if not self._skip and self.examples:
             self._refuse()
-        total = self.num_bad + num_good
+        total = self.num_bad + self.num_good
         if self._skip and self.num_bad > max_bad_share * total:
             first = "\n".join(self.examples)
             raise DataError(

@@ -19,7 +19,8 @@ from trainers.data.readers.sources import ARCHIVE_SUFFIXES, ArchiveMember, Sourc
 from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
 
 _FILES = {"train": "train.csv", "test": "test.csv"}
-_ESCAPE = re.compile(r'\\([n"])')
+_ESCAPE = re.compile(r'\\([n"\\])')
+_UNESCAPED = {"n": "\n", '"': '"', "\\": "\\\\"}  # two backslashes stay, and the second escapes nothing
 _MOST_LABELS_SHOWN = 6
 Clean = Callable[[str], str]
 
@@ -38,7 +39,7 @@ class ZhangForm:
     """What the text's columns are joined with."""
     has_pair: bool = False
     """The last column is a second text. Either may be empty, but not both."""
-    clean: Clean = lambda text: _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else '"', text).strip()
+    clean: Clean = lambda text: _ESCAPE.sub(lambda match: _UNESCAPED[match[1]], text).strip()
 
 
 def _without_backslashes(text: str) -> str:
