@@ -37,8 +37,11 @@ def commands(path: Path) -> list[list[str]]:
     return [shlex.split(command.replace("\n", " ")) for command in found]
 
 
-def test_the_four_are_there() -> None:
-    assert {path.stem for path in SHIPPED} >= {"quickstart", "trec", "imdb", "ag_news"}
+def test_every_data_set_of_the_paper_is_there() -> None:
+    papers = {"trec", "imdb", "ag_news", "yahoo", "dbpedia", "yelp_polarity", "yelp_full", "sogou"}
+    assert {path.stem for path in SHIPPED} >= {"quickstart", *papers}
+    for name in papers:
+        assert load_config(FOLDER / f"{name}.yaml").config.data.dataset == name
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -78,7 +81,10 @@ def stage(name: str, stage_name: str) -> Any:
     return load_config(FOLDER / f"{name}.yaml").config.stages[stage_name]
 
 
-@pytest.mark.parametrize("name", ["imdb", "ag_news"])
+PAPERS = ["imdb", "ag_news", "yahoo", "dbpedia", "yelp_polarity", "yelp_full", "sogou"]
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_further_pretraining_is_the_papers(name: str) -> None:
     stage_ = stage(name, "pretrain")
     assert isinstance(stage_, PretrainStage)
@@ -87,18 +93,20 @@ def test_further_pretraining_is_the_papers(name: str) -> None:
     assert (stage_.clip, stage_.mask_probability, stage_.max_predictions, stage_.nsp) == (1.0, 0.15, 20, True)
 
 
-@pytest.mark.parametrize("name", ["imdb", "ag_news", "trec"])
+@pytest.mark.parametrize("name", [*PAPERS, "trec"])
 def test_fine_tuning_is_the_papers(name: str) -> None:
     config = load_config(FOLDER / f"{name}.yaml").config
     stage_ = stage(name, "finetune")
     assert isinstance(stage_, FinetuneStage)
     assert (stage_.batch, stage_.lr, stage_.warmup, stage_.epochs, stage_.layer_decay) == (24, 0.00002, 0.1, 4, 0.95)
     assert (stage_.adam_beta1, stage_.adam_beta2, stage_.adam_eps, stage_.weight_decay) == (0.9, 0.999, 1e-6, 0.01)
-    assert (config.model, config.stage_init("finetune")) == ("bert-base-uncased", "pretrain")
+    model = "bert-base-chinese" if name == "sogou" else "bert-base-uncased"
+    assert (config.model, config.stage_init("finetune")) == (model, "pretrain")
 
 
-def test_imdb_keeps_128_and_382_tokens() -> None:
-    stage_ = stage("imdb", "finetune")
+@pytest.mark.parametrize("name", ["imdb", "dbpedia", "yelp_polarity", "yelp_full", "sogou"])
+def test_long_texts_keep_128_and_382_tokens(name: str) -> None:
+    stage_ = stage(name, "finetune")
     assert stage_.truncation.head == 128
     assert stage_.max_length - 2 - stage_.truncation.head == 382
 

@@ -113,6 +113,17 @@ def sogou(folder: Path) -> Path:
     return folder
 
 
+def python_docs(folder: Path) -> Path:
+    """A standard library of three modules full of documented functions."""
+    rng = random.Random("python_docs")
+    for module in ("json", "asyncio", "decimal"):
+        functions = [
+            f'def f{number}():\n    """{sentence(rng)} {sentence(rng)} {sentence(rng)}"""\n' for number in range(30)
+        ]
+        (folder / f"{module}.py").write_text("\n".join(functions))
+    return folder
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "trec": trec,
     "imdb": imdb,
@@ -122,6 +133,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "yelp_polarity": zhang_archive("yelp_review_polarity_csv", 2, 1),
     "yelp_full": zhang_archive("yelp_review_full_csv", 5, 1),
     "sogou": sogou,
+    "python_docs": python_docs,
     "sogou_pinyin": zhang_archive("sogou_news_csv", 5, 2),
 }
 """Data set: makes its raw files in a folder and returns what `data.path` should be."""
