@@ -292,6 +292,12 @@ def test_prepare_reads_the_data_and_plan_then_knows_the_steps(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tiny" / "prepared.json").stat().st_mtime >= begin - 1
     assert "next: ./run.sh train" in done.stdout
+    table = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
+    assert table["finetune:"] == ["training", "rows", "by", "class:", "minus", "10,", "plus", "10"]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  finetune ")]
+    # "a good day number 7": 5 pieces and two special tokens; texts differ in the number alone, and 8 numbers are in test too
+    assert rows[0] == ["finetune", "20", "4", "8", "3", "7.0", "7", "0.0%"]
+    assert rows[1][:3] + rows[1][4:5] + rows[1][6:] == ["finetune", "0", "0", "8", "0"]
     plan = json.loads(launcher("plan", str(path), "--json", runs_dir=tmp_path).stdout)
     # 24 rows, 4 of them held out, 8 per step
     assert (plan["stages"][0]["steps"]["num_examples"], plan["stages"][0]["steps"]["total_steps"]) == (20, 3)

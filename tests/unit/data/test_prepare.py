@@ -145,6 +145,90 @@ def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:
     ]
 
 
+def summary(work: Path, *overrides: str) -> dict[str, Any]:
+    code, records = run(work, "--config", str(work / "config.yaml"), *overrides)
+    assert code == 0, records[-1]
+    stages: dict[str, Any] = records[-1]["summary"]["stages"]
+    return {**stages, "messages": [record["text"] for record in records if record["type"] == "message"]}
+
+
+def test_bad_rows_are_skipped_counted_and_warned_of(work: Path) -> None:
+    with (work / "data" / "train.csv").open("a") as stream:
+        stream.write(",a\none,two,three\n")
+    code, records = run(work)
+    assert code == 65
+    assert records[-1]["message"] == (
+        "train.csv:52: column 'text' is empty\ntrain.csv:53: 3 columns: 'one,two,three'; allowed: 2, as in the first row"
+    )
+    for _ in range(2):  # the second time nothing is read: the cache entry remembers
+        stages = summary(work, "data.on_bad_row=skip", "data.max_bad_rows=0.05")
+        assert (stages["finetune"]["num_skipped"], stages["pretrain"]["num_skipped"]) == (2, 2)
+        assert stages["finetune"]["num_examples"] + stages["finetune"]["num_validation"] == 50
+        assert stages["messages"] == [
+            f"stages.{where}: 2 of 52 rows are bad and skipped, the first: train.csv:52: column 'text' is empty; "
+            "train.csv:53: 3 columns: 'one,two,three'; allowed: 2, as in the first row"
+            for where in ("pretrain: corpus", "finetune: train split")
+        ]
+    code, records = run(work, "--config", str(work / "config.yaml"), "data.on_bad_row=skip")
+    assert code == 65
+    assert records[-1]["message"].startswith(
+        "2 of 52 rows are bad (3.85%); data.max_bad_rows allows 1.00%. The first:\n"
+    )
+
+
+def test_repeats_lengths_and_labels_are_described(work: Path) -> None:
+    (work / "data" / "train.csv").write_text(
+        "text,label\nabc,a\nabcdefgh,b\nABC.,a\nx y z,b\n" + "".join(f"number {n},b\n" for n in range(16))
+    )
+    (work / "data" / "test.csv").write_text("text,label\nx-y-z,a\nabc,a\nnew,b\n")
+    plain = summary(work, "data.validation=0", "stages.finetune.max_length=8")
+    facts = plain["finetune"]
+    # "number 1" is five of the six phrases of "number 10" to "number 15": letters are tokens
+    assert facts["num_repeats"] == {
+        "repeated": 1, "near": 7, "in_test": 3, "near_test": 3, "test_in_train": 2, "test_near_train": 2,
+    }  # fmt: skip
+    assert (facts["label_counts"], facts["num_dropped"]) == ([2, 18], 0)
+    # with [CLS] and [SEP]; letters are tokens: abc 5, abcdefgh 10, "abc ." 6, x y z 5, "number 7" 9, "number 10" 10
+    lengths = [5, 10, 6, 5, *[9] * 10, *[10] * 6]
+    assert facts["lengths"] == {"mean": sum(lengths) / 20, "max": 10, "share_over": 17 / 20}
+    assert plain["pretrain"]["num_repeats"] == {"repeated": 1}
+    assert plain["messages"][-1] == (
+        "stages.finetune: 2 of 3 test rows also stand in the training split; data.overlap=drop leaves them out"
+    )
+    dropped = summary(work, "data.validation=0", "stages.finetune.max_length=8", "data.overlap=drop")
+    assert (dropped["finetune"]["num_examples"], dropped["finetune"]["num_dropped"]) == (17, 3)
+    assert dropped["finetune"]["num_test"] == 3
+    assert (dropped["pretrain"]["num_documents"], dropped["pretrain"]["num_dropped"]) == (17, 3)
+    assert dropped["messages"][-1].endswith("; 3 training rows are left out")
+    for stage in ("pretrain", "finetune"):
+        assert dropped[stage]["data_fingerprint"] != plain[stage]["data_fingerprint"]
+    assert dropped["finetune"]["splits"] == plain["finetune"]["splits"]  # rows keep their numbers
+
+
+def test_the_data_fingerprint_changes_with_the_rows(work: Path) -> None:
+    every = [
+        summary(work, *overrides)["finetune"]
+        for overrides in (
+            (),
+            ("data.subset.train=0.5",),
+            ("data.subset.per_class=5",),
+            ("data.validation=3",),
+            ("data.validation=0.1", "data.folds=4", "data.fold=0"),
+            ("data.validation=0.1", "data.folds=4", "data.fold=1"),
+            ("seed=3",),
+        )
+    ]
+    assert len({facts["data_fingerprint"] for facts in every}) == len(every)
+    assert summary(work)["finetune"]["data_fingerprint"] == every[0]["data_fingerprint"]
+    few = every[2]
+    assert (few["label_counts"], few["num_examples"], few["num_validation"]) == ([5, 5], 10, 3)  # 0.2 : 0.8 of 10
+    # 25 rows of each class in 4 folds
+    assert [facts["num_validation"] for facts in every[4:6]] == [13, 13]
+    code, records = run(work, "--config", str(work / "config.yaml"), "data.subset.per_class=26")
+    assert code == 65
+    assert "26 rows of each class wanted; there are fewer of: a 25, b 25" in records[-1]["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
