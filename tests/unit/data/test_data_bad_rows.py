@@ -128,6 +128,17 @@ def test_a_record_with_an_unreadable_line_is_left_out_whole(tmp_path: Path) -> N
     assert log.num_bad == 3
 
 
+def test_a_quote_that_is_never_closed_swallows_no_other_row(tmp_path: Path) -> None:
+    table = Table(tmp_path, "csv")
+    table.write(b'1,"open', b'2,"also open', b"1,plain")
+    rows, log = table.read(skip=True)
+    assert [row.line for row in rows] == [1, 2, 3, 6, 7, 8, 9]
+    assert [example.partition(" (")[0] for example in log.examples] == [
+        "train.csv:4: broken quoting",
+        "train.csv:5: broken quoting",
+    ]
+
+
 def test_a_row_with_several_faults_is_one_bad_row(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("q,a,label\n,,\nx,y,z\n")
     data = DataConfig(dataset="csv", path=str(tmp_path), columns=Columns(text="q", text_pair="a"))

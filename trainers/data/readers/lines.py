@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -45,7 +46,7 @@ def read_records(
     """(line on which it starts, fields) of every record of a CSV file; quoted fields may hold line ends and doubled quotes.
 
     `quoted` False (TSV): quotes are ordinary characters. Empty lines are skipped. A record that breaks the quoting rules, or with a
-    line that cannot be read, is noted as a bad row; reading goes on behind it.
+    line that cannot be read, is noted as a bad row; reading goes on behind it (with broken quotes: behind its first line).
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     feed = _Feed(_lines(source, encoding, log))
@@ -62,11 +63,9 @@ def read_records(
                     yield start, fields
             return
         except csv.Error as error:
-            start, fault = feed.take()
-            if fault is not None:
-                log.bad_row(source.name, fault.number, fault.fault)
-            else:
-                log.bad_row(source.name, start, f"broken quoting ({error})")
+            # a quote that is never closed would swallow the rows behind it
+            first = feed.take_first()
+            log.bad_row(source.name, first.number, first.fault or f"broken quoting ({error})")
 
 
 class _Feed:
@@ -74,26 +73,29 @@ class _Feed:
 
     def __init__(self, lines: Iterator[_Line]) -> None:
         self._lines = lines
-        self._start = 0
-        self._last = 0
-        self._fault: _Line | None = None
+        self._record: list[_Line] = []
+        self._again: deque[_Line] = deque()
 
     def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
-        self._last = line.number
-        self._start = self._start or line.number
-        if line.fault and self._fault is None:
-            self._fault = line
-        return line.text + "\n"
+        self._record.append(self._again.popleft() if self._again else next(self._lines))
+        return self._record[-1].text + "\n"
 
     def take(self) -> tuple[int, _Line | None]:
         """(first line of the record just read, its first faulty line or None)."""
-        taken = self._start or self._last, self._fault
-        self._start, self._fault = 0, None
-        return taken
+        start = self._record[0].number if self._record else 0
+        fault = next((line for line in self._record if line.fault), None)
+        self._record = []
+        return start, fault
+
+    def take_first(self) -> _Line:
+        """The first line of the record just read; the others will be read again."""
+        first = self._record[0]
+        self._again.extendleft(reversed(self._record[1:]))
+        self._record = []
+        return first
 
 
 def _lines(source: Source, encoding: str, log: ReadLog) -> Iterator[_Line]:
