@@ -303,3 +303,13 @@ def test_a_text_of_no_token_is_near_to_nothing(tmp_path: Path) -> None:
     assert texts.lengths.tolist() == [0, 1, 0, 1]
     assert (band_keys(texts, lambda rows: None)[:, [0, 2]] == 0).all()
     assert bench.found().counts["near"] == 0
+
+
+def test_short_texts_do_not_depend_on_what_follows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.write("train", ["w1 w2", "w3", "w1 w2", "w4", "w1", "w5 w6 w7", "w1", "w1 w2"])
+    texts = open_texts(bench.cache().texts(bench.config(), "train"))
+    keys = band_keys(texts, lambda rows: None)
+    for same_rows in ((0, 2, 7), (4, 6)):
+        assert len({keys[:, row].tobytes() for row in same_rows}) == 1
+    assert len({keys[:, row].tobytes() for row in (0, 1, 3, 4, 5)}) == 5
