@@ -242,6 +242,35 @@ def test_subsets_of_a_corpus_with_bad_rows_are_those_of_fine_tuning(tmp_path: Pa
     assert corpus.row_fingerprints.tolist() == texts.row_fingerprints[drawn].tolist()
 
 
+def test_imdb_reviews(tmp_path: Path) -> None:
+    reviews = {
+        "0_1": b"good",
+        "1_1": b"",
+        "2_1": b"caf\xe9",
+        "3_1": b"a\0b",
+        "4_1": LONG + b"x",
+        "5_1": b"fine",
+        "odd": b"x",
+    }
+    for place in ("train/neg", "train/pos", "test/neg", "test/pos"):
+        (tmp_path / place).mkdir(parents=True)
+    for name, content in reviews.items():
+        (tmp_path / "train/neg" / f"{name}.txt").write_bytes(content)
+    data = DataConfig(dataset="imdb", path=str(tmp_path))
+    log = ReadLog(skip=True)
+    rows = list(log.counted(open_dataset(data, no_fetch).read("train", log)))
+    assert [row.text for row in rows] == ["good", "fine"]
+    assert (log.num_bad, log.num_good) == (5, 2)
+    told = sorted(example.removeprefix("aclImdb/train/neg/") for example in log.examples)
+    assert told == [
+        "1_1.txt: text is empty",
+        "2_1.txt: byte 0xe9 at position 3 is not utf-8",
+        "3_1.txt: text holds a NUL character at position 1",
+        f"4_1.txt: more than {MAX_LINE_BYTES} bytes",
+        "odd.txt: unexpected file name: 'odd.txt'; allowed: NUMBER_RATING.txt",
+    ]
+
+
 def test_text_corpora(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"One.\nTw\xff.\nThree.\n\n" + LONG + b"\nFo\0ur.\n\nFive.\rSix.\nSeven.\n")
     data = DataConfig(dataset="text", path=str(tmp_path))

@@ -12,7 +12,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from configs.errors import DataError
 from trainers.data.download import Fetch
@@ -22,8 +21,8 @@ from trainers.data.readers.tab_form import TAB_NAMES, read_tab_form
 
 LABELS = ("neg", "pos")
 ARCHIVE = "aclImdb_v1.tar.gz"
-MAX_REVIEW_BYTES = 4 << 20
-"""A larger member is no review: it is refused rather than read into memory."""
+MAX_REVIEW_BYTES = 1_000_000
+"""A larger member is no review: it is a bad row, and is not read whole into memory."""
 _VERSION = 1
 _EXPECTED = f"the folder aclImdb, {ARCHIVE}, or a folder that holds one of them"
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -99,6 +98,9 @@ def _rows(reviews: list[Review], split: str, num_bytes: int, log: ReadLog) -> It
         raise DataError(f"IMDb: no reviews for the split '{split}'", f"set data.path to {_EXPECTED}")
     for group, name, _, content in sorted(reviews, key=lambda review: (review[0], review[2], review[1])):
         log.advance(num_bytes // len(reviews))
+        if len(content) > MAX_REVIEW_BYTES:
+            log.bad_row(name, 0, f"more than {MAX_REVIEW_BYTES} bytes")
+            continue
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -118,7 +120,7 @@ def _folder_reviews(folder: Path, paths: Sequence[Path], log: ReadLog) -> list[R
             log.bad_row(name, 0, "unexpected file name", path.name, _ALLOWED_NAME)
             continue
         with open_bytes(path) as stream:
-            content = _read_review(stream, name)
+            content = stream.read(MAX_REVIEW_BYTES + 1)
         reviews.append((match[2], name, int(match[3]), content))
     return reviews
 
@@ -140,7 +142,7 @@ def _archive_reviews(archive: Path, split: str) -> list[Review]:
                 content = tar.extractfile(member)
                 if content is None:
                     raise AssertionError("a regular member has content")
-                reviews.append((match[2], member.name, int(match[3]), _read_review(content, member.name)))
+                reviews.append((match[2], member.name, int(match[3]), content.read(MAX_REVIEW_BYTES + 1)))
             while unzipped.read(1 << 20):  # to the end, where the checksum is
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
@@ -149,10 +151,3 @@ def _archive_reviews(archive: Path, split: str) -> list[Review]:
             "download or copy it again",
         ) from error
     return reviews
-
-
-def _read_review(stream: IO[bytes], name: str) -> bytes:
-    content = stream.read(MAX_REVIEW_BYTES + 1)
-    if len(content) > MAX_REVIEW_BYTES:
-        raise DataError(f"{name}: more than {MAX_REVIEW_BYTES} bytes", "this is no review: remove it")
-    return content
