@@ -37,6 +37,7 @@ def test_case_width_spaces_and_punctuation_do_not_count() -> None:
     assert same("Straße", "STRASSE", "strasse")
     assert same("ﬁne café №5", "fine cafe\u0301 no5", "ＦＩＮＥ CAFÉ NO5")
     assert same("你好。世界", "你 好 世 界！", "你好世界")
+    assert same("\u0390", "\u03aa\u0301")  # the same letter, small and large; folding takes the first apart
     assert same("ΣΊΣΥΦΟΣ", "σίσυφος", "σίσυφοσ")
 
 
