@@ -13,7 +13,7 @@ from configs.errors import DataError
 from configs.schema import DataConfig
 from trainers.data import fingerprints, near_duplicates
 from trainers.data.cache import ensure_entry
-from trainers.data.near_duplicates import Phrases, band_keys, near_pairs
+from trainers.data.near_duplicates import Phrases, are_near, band_keys, candidate_pairs
 from trainers.data.npy import map_npy, write_npy
 from trainers.data.store import Texts, read_manifest
 
@@ -126,16 +126,23 @@ def _compare(
 
     keys = band_keys(train, count)
     keys[:, ~is_first] = 0
-    sets = [Phrases(train), Phrases(train)]
+    train_sets = test_sets = Phrases(train)
     if test is not None:
         keys = np.concatenate([band_keys(test, count), keys], axis=1)
-        sets[0] = Phrases(test)
+        test_sets = Phrases(test)
     earlier = np.full(len(train), -1, dtype=np.int64)
-    near_test, test_near = np.zeros(len(train), dtype=bool), np.zeros(num_test, dtype=bool)
-    for first, later in near_pairs(keys, sets, num_test):
-        row = later - num_test
-        if first < num_test:
-            near_test[row] = test_near[first] = True
-        elif earlier[row] < 0:
-            earlier[row] = first - num_test
-    return earlier, near_test, test_near
+    near_test = np.zeros(len(train), dtype=bool)
+    test_near = np.zeros(num_test + 1, dtype=bool)  # the last stands for all training rows
+    for first, later in candidate_pairs(keys):
+        in_train = later >= num_test
+        items, rows = first[in_train], later[in_train] - num_test
+        known = np.where(items < num_test, near_test[rows] & test_near[np.minimum(items, num_test)], earlier[rows] >= 0)
+        for item, row in zip(items[~known].tolist(), rows[~known].tolist(), strict=True):
+            in_test = item < num_test
+            if not are_near(test_sets(item) if in_test else train_sets(item - num_test), train_sets(row)):
+                continue
+            if in_test:
+                near_test[row] = test_near[item] = True
+            else:
+                earlier[row] = item - num_test
+    return earlier, near_test, test_near[:num_test]

@@ -2,12 +2,12 @@
 
 A phrase is a run of three tokens; a text of fewer tokens is one phrase. Candidates come from MinHash with banding (Broder 1997; Leskovec
 et al., Mining of Massive Datasets, ch. 3): a pair at the threshold is missed with probability (1 - 0.8^4)^16 = 2e-4, one at 0.9 with
-4e-8. Every candidate is then compared exactly, so what is found is so. Memory: 64 bytes per text, and a chunk of tokens.
+4e-8. Every candidate is then compared exactly, so what is found is so. Memory: about 150 bytes per text, and a chunk of tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -52,10 +52,12 @@ def _band(phrases: np.ndarray, first: np.ndarray, band: int) -> np.ndarray:
     return np.maximum((combined >> np.uint64(32)).astype(np.uint32), np.uint32(1))
 
 
-def candidate_pairs(keys: np.ndarray) -> np.ndarray:
-    """int64 [pairs, 2]: (earlier, later) items that agree in some band, each pair once, ordered by the later one."""
-    num = keys.shape[1]
-    found: list[np.ndarray] = []
+def candidate_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(earlier items, later items), int64 arrays of equal length, of pairs that agree in a band.
+
+    Within one of these arrays no later item stands twice, so that the caller can pass over those that need no further comparison. A
+    pair comes once for every band that it agrees in.
+    """
     for band in keys:
         order = np.argsort(band, kind="stable")
         order = order[np.searchsorted(band[order], _NO_BAND, side="right") :]
@@ -65,11 +67,7 @@ def candidate_pairs(keys: np.ndarray) -> np.ndarray:
             if len(same) == 0:
                 break
             # the sort is stable, so the one further on is the later item
-            found.append(order[same + distance] * num + order[same])
-    if not found:
-        return np.empty((0, 2), dtype=np.int64)
-    codes = np.unique(np.concatenate(found))
-    return np.stack([codes % num, codes // num], axis=1)
+            yield order[same], order[same + distance]
 
 
 class Phrases:
@@ -148,18 +146,3 @@ def _chunks(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
         stop = max(start + 1, int(np.searchsorted(ends, done + _CHUNK_TOKENS)))
         yield start, stop
         start = stop
-
-
-def near_pairs(
-    keys: np.ndarray, sets: Sequence[Callable[[int], np.ndarray]], first_of: int
-) -> Iterator[tuple[int, int]]:
-    """(earlier, later) items whose phrase sets are near; the later one is never below `first_of`.
-
-    Items below `first_of` belong to sets[0], the others to sets[1], where they are numbered from 0 again.
-    """
-    for earlier, later in candidate_pairs(keys).tolist():
-        if later < first_of:
-            continue
-        a = sets[0](earlier) if earlier < first_of else sets[1](earlier - first_of)
-        if are_near(a, sets[1](later - first_of)):
-            yield earlier, later
