@@ -25,7 +25,16 @@ from configs.section import (
     Strict,
     Text,
 )
-from configs.stages import TASKS, ClassifierStage, EarlyStopping, FinetuneStage, PretrainStage, Stage, StageBase, Truncation
+from configs.stages import (
+    TASKS,
+    ClassifierStage,
+    EarlyStopping,
+    FinetuneStage,
+    PretrainStage,
+    Stage,
+    StageBase,
+    Truncation,
+)
 
 __all__ = [
     "COLLECT_PROBLEMS",

@@ -30,10 +30,10 @@ from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
 from trainers.data.instances import plan_epoch
+from trainers.data.sequences import input_lengths, num_fractions
 from trainers.data.split import select_rows, subset_rows
 from trainers.data.store import Corpus, Texts, open_corpus, open_texts
 from trainers.data.tokenize import Tokenizer
-from trainers.data.truncate import pair_lengths
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
 
@@ -177,7 +177,7 @@ def _prepare_finetuning(
         num_test = len(opened["test"])
         if data.subset.test is not None:
             num_test = len(subset_rows(_labels(name, data, opened["test"]), data.subset.test, seed))
-    num_tokens = int(_input_lengths(train, stage.max_length)[train_rows].sum())
+    num_tokens = int(input_lengths(train.lengths, train.pair_lengths, stage)[train_rows].sum())
     return {
         "task": "finetune",
         "label_names": list(train.label_names),
@@ -186,6 +186,7 @@ def _prepare_finetuning(
         "num_test": num_test,
         "num_tokens": num_tokens,
         "mean_tokens": num_tokens / len(train_rows),
+        "most_fractions": int(num_fractions(train.lengths[train_rows], stage).max()),
         "data_fingerprint": train.fingerprint,
         "splits": {split: str(path) for split, path in paths.items()},
     }
@@ -200,14 +201,6 @@ def _labels(name: str, data: DataConfig, texts: Texts) -> np.ndarray:
             "check data.columns.label",
         )
     return texts.labels
-
-
-def _input_lengths(texts: Texts, max_length: int) -> np.ndarray:
-    """Tokens of every row as the model gets it: truncated, with special tokens."""
-    if texts.pair_lengths is None:
-        return np.minimum(texts.lengths, max_length - 2) + 2
-    pairs = zip(texts.lengths.tolist(), texts.pair_lengths.tolist(), strict=True)
-    return np.array([sum(pair_lengths(a, b, max_length - 3)) + 3 for a, b in pairs], dtype=np.int64)
 
 
 def write_prepared(run_dir: Path, prepared: Mapping[str, Any]) -> None:

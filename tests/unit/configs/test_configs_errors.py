@@ -117,7 +117,7 @@ def test_golden_report_of_ten_errors_at_once(write: Write) -> None:
         ("{epochs: 1, evaluate_every: epochs}",
          "evaluate_every: 'epochs'; allowed: a whole number of at least 1, or epoch; did you mean 'epoch'?"),
         ("{epochs: 1, schedule: Cosine}",
-         "schedule: 'Cosine'; allowed: one of linear, cosine, constant, poly; did you mean 'cosine'?"),
+         "schedule: 'Cosine'; allowed: one of linear, cosine, constant, poly, bert_adam; did you mean 'cosine'?"),
         ("{epochs: 1, early_stopping: {}}", "early_stopping.patience: missing; needed: a whole number of at least 1"),
         ("{epochs: 1, early_stopping: 3}",
          "early_stopping: 3; allowed: a section of 'key: value' lines, or null"),

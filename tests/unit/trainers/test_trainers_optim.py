@@ -86,7 +86,11 @@ def test_the_learning_rates_of_the_original_run() -> None:
 def test_the_papers_layer_wise_rates() -> None:
     config = BertConfig(20, 8, 12, 2, 16, 16, 2)
     names = [name for name, _ in BertForClassification(config, 2).named_parameters()]
-    rates = {name: 2e-5 * group.lr_multiple for group in make_groups(names, 12, 0.95, 0.01) for name in group.names}
+    rates = {
+        name: 2e-5 * group.lr_multiple
+        for group in make_groups(names, 12, stage(layer_decay=0.95))
+        for name in group.names
+    }
     for block, expected in enumerate(BASE_RATES):
         of_block = {rate for name, rate in rates.items() if name.startswith(f"bert.encoder.layers.{block}.")}
         assert len(of_block) == 1
@@ -101,7 +105,7 @@ def test_every_parameter_is_in_one_group_and_biases_and_norms_do_not_decay() -> 
         BertForPretraining(BertConfig(20, 8, 3, 2, 16, 16, 2)),
     ):
         parameters = dict(model.named_parameters())
-        groups = make_groups(parameters, 3, 0.9, 0.01)
+        groups = make_groups(parameters, 3, stage(layer_decay=0.9))
         assert sorted(name for group in groups for name in group.names) == sorted(parameters)
         assert len({(group.lr_multiple, group.weight_decay) for group in groups}) == len(groups)
         norms = {
@@ -115,7 +119,7 @@ def test_every_parameter_is_in_one_group_and_biases_and_norms_do_not_decay() -> 
                 is_matrix = parameters[name].ndim == 2
                 assert (group.weight_decay == 0.01) == is_matrix == decays(name), name
                 assert not (is_matrix and name in norms)
-    assert len(make_groups(parameters, 3, 1.0, 0.01)) == 2
+    assert len(make_groups(parameters, 3, stage())) == 2
 
 
 # AdamW
@@ -152,7 +156,7 @@ class Problem:
         paddle.seed(seed)
         self.model = BertForClassification(config, 3)
         self.parameters = dict(self.model.named_parameters())
-        self.groups = make_groups(self.parameters, 2, settings.layer_decay, settings.weight_decay)
+        self.groups = make_groups(self.parameters, 2, settings)
         self.optimizer = make_adamw(self.parameters, self.groups, settings, False)
 
     def gradients(self, number: int) -> dict[str, np.ndarray]:
@@ -237,7 +241,7 @@ def test_parameters_that_were_never_stepped_have_no_state(tmp_path: Path) -> Non
     config = read_bert_config(write_bert(tmp_path / "bert"))
     model = BertForPretraining(config, use_nsp=False)
     parameters = dict(model.named_parameters())
-    optimizer = make_adamw(parameters, make_groups(parameters, 2, 1.0, 0.01), SETTINGS, False)
+    optimizer = make_adamw(parameters, make_groups(parameters, 2, stage()), SETTINGS, False)
     mlm, _ = model(make_token_batch([np.arange(5, 12)], [np.zeros(7)]), paddle.to_tensor([1, 3]))
     mlm.sum().backward()
     optimizer.step()
