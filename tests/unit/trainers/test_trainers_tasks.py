@@ -84,7 +84,7 @@ def test_lengths_are_those_of_the_sequences(folder: Path) -> None:
     task = finetune_task(folder)
     rows = np.arange(20)
     lengths = task.lengths(0, rows)
-    assert lengths.tolist() == [len(task.encoder(int(row))[0]) for row in rows]
+    assert lengths.tolist() == [len(task.encoder(int(row))[0][0]) for row in rows]
     assert (lengths.min(), lengths.max()) >= (5, 10)
     assert lengths.max() == 10
     texts = task.encoder.texts
@@ -97,7 +97,7 @@ def test_lengths_are_those_of_the_sequences(folder: Path) -> None:
         (Truncation(tail=3), np.concatenate([words[:5], words[-3:]])),
     ):
         stage = FINETUNE.model_copy(update={"truncation": truncation})
-        ids, types = TextEncoder(texts, load_vocabulary(folder / "bert" / "vocab.txt"), stage)(row)
+        ((ids, types),) = TextEncoder(texts, load_vocabulary(folder / "bert" / "vocab.txt"), stage)(row)
         assert ids.tolist() == [2, *expected.tolist(), 3]
         assert types.tolist() == [0] * 10
 
