@@ -29,7 +29,7 @@ def config(folder: Path) -> dict[str, Any]:
     write_corpus(folder / "corpus" / "corpus.txt", 40, seed=3)
     common = {"batch": 7, "micro_batch": 2, "lr": 5e-3, "max_length": 24, "ema": 0.8}
     stopping = {"early_stopping": {"patience": 6}, "evaluate_every": 4, "best_metric": "loss"}
-    options = {"hierarchical": "attention", "max_length": 9, "freeze": "embeddings", "bias_correction": False}
+    options = {"hierarchical": "attention", "max_length": 9, "freeze": "embeddings", "bias_correction": False, "lr": 1e-3}
     return {
         "model": str(folder / "bert"),
         "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": 10},

@@ -14,13 +14,16 @@ from tests.support.tiny import write_bert
 
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
-from configs.schema import FinetuneStage  # noqa: E402
+from configs.schema import FinetuneStage, PretrainStage  # noqa: E402
+from launcher.facts import ModelFacts  # noqa: E402
+from launcher.model_facts import count_parameters  # noqa: E402
+from launcher.parameters import parameter_groups  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
 from trainers.model.config import BertConfig  # noqa: E402
-from trainers.model.folder import read_bert_config  # noqa: E402
+from trainers.model.folder import build_model, read_bert_config  # noqa: E402
 from trainers.model.heads import BertForClassification, BertForPretraining  # noqa: E402
 from trainers.optim.adamw import adamw_state, load_adamw_state, make_adamw  # noqa: E402
-from trainers.optim.clip import global_norm, scale_gradients  # noqa: E402
+from trainers.optim.clip import clip_each, global_norm, scale_gradients  # noqa: E402
 from trainers.optim.ema import WeightAverage  # noqa: E402
 from trainers.optim.groups import Group, decays, make_groups  # noqa: E402
 from trainers.optim.schedule import Schedule, make_schedule, warmup_steps  # noqa: E402
@@ -80,6 +83,23 @@ def test_the_learning_rates_of_the_original_run() -> None:
     assert math.isclose(after, 2e-5 * (2343 - 1234) / (2343 - 234))
 
 
+def test_the_schedule_of_the_original_code() -> None:
+    made = make_schedule(stage(lr=1.0, schedule="bert_adam", warmup=0.25), 10)
+    shares = [0, 0.4, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0]  # the warm-up ends between two steps
+    np.testing.assert_allclose([made(step) for step in range(12)], shares, rtol=1e-12, atol=1e-12)
+    assert make_schedule(stage(lr=1.0, schedule="bert_adam", warmup=4), 10)(2) == 0.5
+
+
+def test_the_learning_rates_of_the_original_pytorch_run() -> None:
+    if not FIXTURE.exists():
+        pytest.skip(f"no trial data at {FIXTURE}")
+    fixture = json.loads(FIXTURE.read_text())
+    values = {"lr": fixture["base_lr"], "warmup": fixture["warmup_proportion"], "schedule": "bert_adam"}
+    made = make_schedule(stage(**values), fixture["total_steps"])
+    np.testing.assert_allclose([made(step) for step in range(20)], fixture["torch"], rtol=1e-6, atol=0)
+    assert math.isclose(made(235), 2e-5 * (1 - 235 / 2343)), "234.3 steps of warm-up, then down from 1"
+
+
 # Groups
 
 
@@ -122,6 +142,95 @@ def test_every_parameter_is_in_one_group_and_biases_and_norms_do_not_decay() -> 
     assert len(make_groups(parameters, 3, stage())) == 2
 
 
+def rates_of(num_blocks: int, **values: Any) -> dict[str, set[float]]:
+    """Peak rate(s) of every part of a classifier with so many blocks."""
+    config = BertConfig(20, 8, num_blocks, 2, 16, 16, 2)
+    settings = stage(lr=2e-5, **values)
+    found: dict[str, set[float]] = {}
+    for group in make_groups(
+        [name for name, _ in BertForClassification(config, 2).named_parameters()], num_blocks, settings
+    ):
+        for name in group.names:
+            parts = name.split(".")
+            part = f"block {parts[3]}" if "layers" in parts else parts[1] if parts[0] == "bert" else parts[0]
+            found.setdefault(part, set()).add(float(f"{2e-5 * group.lr_multiple:.6g}"))
+    return found
+
+
+def parts_with(blocks: list[float], embeddings: float, plain: float) -> dict[str, set[float]]:
+    values = {"embeddings": embeddings, "pooler": plain, "classifier": plain}
+    values |= {f"block {number}": rate for number, rate in enumerate(blocks)}
+    return {part: {float(f"{rate:.6g}")} for part, rate in values.items()}
+
+
+LOW, MIDDLE, HIGH = 2e-5 / 2.6, 2e-5, 2e-5 * 2.6
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "values", "expected"),
+    [
+        (12, {"rate_bands": 2.6}, parts_with([LOW] * 4 + [MIDDLE] * 4 + [HIGH] * 4, 2e-5, 2e-5)),
+        (24, {"rate_bands": 2.6}, parts_with([LOW] * 8 + [MIDDLE] * 8 + [HIGH] * 8, 2e-5, 2e-5)),
+        (6, {"rate_bands": 2.6, "plain_rate": 5e-5}, parts_with([LOW] * 2 + [MIDDLE] * 2 + [HIGH] * 2, 5e-5, 5e-5)),
+        (4, {"rate_bands": 2.6}, parts_with([LOW, LOW, MIDDLE, HIGH], 2e-5, 2e-5)),
+        (5, {"rate_bands": 2.6}, parts_with([LOW, LOW, MIDDLE, MIDDLE, HIGH], 2e-5, 2e-5)),
+        (3, {"layer_rates": (1e-6, 3e-5, 7e-5)}, parts_with([1e-6, 3e-5, 7e-5], 2e-5, 2e-5)),
+        (2, {"layer_decay": 0.5, "plain_rate": 5e-5}, parts_with([1e-5, 2e-5], 5e-5, 5e-5)),
+        (2, {"layer_decay": 0.5, "decay_embeddings": True}, parts_with([1e-5, 2e-5], 5e-6, 2e-5)),
+        (2, {"layer_decay": 0.5, "decay_embeddings": True, "plain_rate": 5e-5}, parts_with([1e-5, 2e-5], 5e-6, 5e-5)),
+        (2, {"freeze": "embeddings"}, {k: v for k, v in parts_with([2e-5] * 2, 0, 2e-5).items() if k != "embeddings"}),
+        (2, {"freeze": 1}, {k: {2e-5} for k in ("block 1", "pooler", "classifier")}),
+        (2, {"freeze": "encoder", "plain_rate": 5e-5}, {k: {5e-5} for k in ("pooler", "classifier")}),
+    ],
+)
+def test_rates_of_every_part(num_blocks: int, values: dict[str, Any], expected: dict[str, set[float]]) -> None:
+    assert rates_of(num_blocks, **values) == expected
+
+
+def test_an_lstms_biases_do_not_decay() -> None:
+    model = build_model(stage(classifier="bilstm", lstm_size=3), BertConfig(20, 8, 1, 2, 16, 64, 2), 2)
+    parameters = dict(model.named_parameters())
+    assert {name for name in parameters if "lstm.bias" in name} == {
+        f"classifier.lstm.bias_{kind}_l0{way}" for kind in ("ih", "hh") for way in ("", "_reverse")
+    }
+    assert all(decays(name) == (parameters[name].ndim == 2) for name in parameters)
+
+
+PARTS = {"embeddings": "bert.embeddings.", "pooler": "bert.pooler.", "MLM head": "cls.predictions."}
+PARTS |= {"NSP head": "cls.seq_relationship.", "bilstm": "classifier.lstm.", "blocks 0-2": "bert.encoder."}
+ATTENTION = ("classifier.attention.", "fractions.attention.")
+STAGES: tuple[dict[str, Any], ...] = (
+    {"task": "pretrain", "max_steps": 1},
+    *({"task": "finetune", "epochs": 1, "max_length": 16, **values} for values in (
+        {}, {"layers": "all"}, {"layers": [0, 2], "pooling": "mean"}, {"hierarchical": "mean"},
+        {"hierarchical": "attention", "layers": [2, 1]}, {"classifier": "bilstm", "lstm_size": 5},
+    )),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("values", STAGES)
+def test_the_plan_counts_the_parameters_of_the_real_model(values: dict[str, Any]) -> None:
+    kind = PretrainStage if values["task"] == "pretrain" else FinetuneStage
+    settings: Any = kind.model_validate({**values, "max_length": 16})
+    model = build_model(settings, BertConfig(50, 8, 3, 2, 24, 16, 2), 4)
+    parameters = dict(model.named_parameters())
+    facts = ModelFacts("m", 3, 8, 24, 2, 50, count_parameters(3, 8, 24, 50, 16), "test", 16)
+    groups = parameter_groups(facts, settings, 4)
+    assert sum(group.parameters for group in groups) == sum(parameter.size for parameter in parameters.values())
+    assert sum(group.tensors for group in groups) == len(parameters)
+    for group in groups:
+        prefix = (
+            ATTENTION if group.part == "attention" else PARTS.get(group.part, ("classifier.", "classifier.output."))
+        )
+        names = [name for name in parameters if name.startswith(prefix)]
+        if group.part == "classifier":
+            names = [name for name in names if name.startswith("classifier.output.")] or names
+        if group.part == "MLM head":
+            names = [name for name in names if "decoder_weight" not in name]
+        assert sum(parameters[name].size for name in names) == group.parameters, group.part
+        assert (len(names), sum(map(decays, names))) == (group.tensors, group.decayed_tensors), group.part
+
+
 # AdamW
 
 
@@ -143,7 +252,9 @@ class HandAdamW:
                 gradient = gradients[name].astype(np.float64)
                 self.m[name] = b1 * self.m[name] + (1 - b1) * gradient
                 self.v[name] = b2 * self.v[name] + (1 - b2) * gradient**2
-                m_hat, v_hat = self.m[name] / (1 - b1**self.t), self.v[name] / (1 - b2**self.t)
+                m_hat, v_hat = self.m[name], self.v[name]
+                if self.stage.bias_correction:
+                    m_hat, v_hat = m_hat / (1 - b1**self.t), v_hat / (1 - b2**self.t)
                 self.values[name] *= 1 - rate * group.weight_decay
                 self.values[name] -= rate * m_hat / (np.sqrt(v_hat) + self.stage.adam_eps)
 
@@ -178,13 +289,15 @@ class Problem:
         return {name: parameter.numpy() for name, parameter in self.parameters.items()}
 
 
-SETTINGS = stage(layer_decay=0.5, weight_decay=0.3, adam_beta1=0.8, adam_beta2=0.95, adam_eps=1e-5, lr=1e-2)
+OPTIMIZER = stage(layer_decay=0.5, weight_decay=0.3, adam_beta1=0.8, adam_beta2=0.95, adam_eps=1e-5, lr=1e-2)
 
 
-def test_three_steps_of_adamw_by_hand(tmp_path: Path) -> None:
-    problem = Problem(tmp_path / "bert", SETTINGS)
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_three_steps_of_adamw_by_hand(tmp_path: Path, bias_correction: bool) -> None:
+    settings = OPTIMIZER.model_copy(update={"bias_correction": bias_correction})
+    problem = Problem(tmp_path / "bert", settings)
     start = problem.values()
-    hand = HandAdamW(start, SETTINGS, problem.groups)
+    hand = HandAdamW(start, settings, problem.groups)
     for number, lr in enumerate((1e-2, 3e-2, 5e-3)):
         gradients = problem.gradients(number)
         hand.step(gradients, lr)
@@ -201,10 +314,25 @@ def test_three_steps_of_adamw_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_without_bias_correction_epsilon_stands_beside_the_root_of_v() -> None:
+    """Two steps of BERTAdam with numbers for pencil and paper; an epsilon as large as the root shows where it stands."""
+    settings = stage(bias_correction=False, adam_beta1=0.5, adam_beta2=0.75, adam_eps=1.0, weight_decay=0.0, lr=1.0)
+    held = parameter([4.0], None)
+    optimizer = make_adamw({"w": held}, [Group(1.0, 0.0, ("w",))], settings, False)
+    for gradient, expected in ((2.0, 3.5), (4.0, 3.5 - 2.5 / (math.sqrt(4.75) + 1))):
+        # step 1: m = 1, v = 1, 1 / (1 + 1); step 2: m = 0.5 + 2, v = 0.75 + 4
+        (held * gradient).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+        np.testing.assert_allclose(held.numpy(), [expected], rtol=1e-6)
+
+
 @pytest.mark.parametrize("others_before", [0, 3])
-def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -> None:
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int, bias_correction: bool) -> None:
     """Also in a process where Paddle has numbered its parameters differently in the meantime."""
-    straight = Problem(tmp_path / "bert", SETTINGS)
+    settings = OPTIMIZER.model_copy(update={"bias_correction": bias_correction})
+    straight = Problem(tmp_path / "bert", settings)
     for number in range(3):
         straight.step(number, 1e-2)
     saved = {name: tensor.numpy() for name, tensor in adamw_state(straight.optimizer, straight.parameters).items()}
@@ -214,7 +342,7 @@ def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -
     for _ in range(others_before):
         paddle.nn.Linear(2, 2)
         paddle.nn.LayerNorm(3)
-    again = Problem(tmp_path / "bert", SETTINGS, seed=99)
+    again = Problem(tmp_path / "bert", settings, seed=99)
     assert [p.name for p in again.parameters.values()] != [p.name for p in straight.parameters.values()]
     for name, parameter in again.parameters.items():
         parameter.set_value(weights[name])
@@ -224,15 +352,17 @@ def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -
         again.step(number, 2e-3)
     for name, value in straight.values().items():
         np.testing.assert_array_equal(again.values()[name], value, err_msg=name)
-    forgetful = Problem(tmp_path / "bert", SETTINGS)
+    forgetful = Problem(tmp_path / "bert", settings)
     for name, parameter in forgetful.parameters.items():
         parameter.set_value(weights[name])
     forgetful.step(3, 2e-3)
-    restored = Problem(tmp_path / "bert", SETTINGS)
+    restored = Problem(tmp_path / "bert", settings)
     for name, parameter in restored.parameters.items():
         parameter.set_value(weights[name])
     load_adamw_state(restored.optimizer, restored.parameters, saved)
     restored.step(3, 2e-3)
+    powers = {float(array.item()) for key, array in saved.items() if "_pow_acc/" in key}
+    assert (powers == {0.0}) == (not bias_correction)
     name = "classifier.weight"
     assert not np.array_equal(restored.values()[name], forgetful.values()[name]), "the moments matter"
 
@@ -241,7 +371,7 @@ def test_parameters_that_were_never_stepped_have_no_state(tmp_path: Path) -> Non
     config = read_bert_config(write_bert(tmp_path / "bert"))
     model = BertForPretraining(config, use_nsp=False)
     parameters = dict(model.named_parameters())
-    optimizer = make_adamw(parameters, make_groups(parameters, 2, stage()), SETTINGS, False)
+    optimizer = make_adamw(parameters, make_groups(parameters, 2, stage()), OPTIMIZER, False)
     mlm, _ = model(make_token_batch([np.arange(5, 12)], [np.zeros(7)]), paddle.to_tensor([1, 3]))
     mlm.sum().backward()
     optimizer.step()
@@ -280,6 +410,18 @@ def test_global_norm_and_scaling() -> None:
     assert float(global_norm([])) == 0.0
     assert math.isnan(float(global_norm([parameter([1.0], [float("nan")])])))
     assert math.isinf(float(global_norm([parameter([1.0], [float("inf")])])))
+
+
+def test_each_gradient_by_its_own_norm() -> None:
+    parameters = [parameter([1.0, 1.0], [3.0, 4.0]), parameter([1.0], [0.25]), parameter([1.0], None)]
+    parameters.append(parameter([1.0, 1.0], [0.0, 0.0]))
+    clip_each(parameters, 0.0)
+    assert parameters[0].grad.tolist() == [3.0, 4.0]
+    clip_each(parameters, 1.0)
+    np.testing.assert_allclose(parameters[0].grad.tolist(), [0.6, 0.8], rtol=1e-6)
+    assert parameters[1].grad.tolist() == [0.25], "below the limit nothing changes"
+    assert parameters[2].grad is None
+    assert parameters[3].grad.tolist() == [0.0, 0.0]
 
 
 # Averaging
