@@ -78,7 +78,12 @@ def test_layer_rates_are_those_of_the_paper():
     expected = [1.1376e-5, 1.1975e-5, 1.2605e-5, 1.3268e-5, 1.3967e-5, 1.4702e-5]
     expected += [1.5476e-5, 1.6290e-5, 1.7147e-5, 1.8050e-5, 1.9000e-5, 2.0000e-5]
     groups = parameter_groups(BASE, FinetuneStage(task="finetune", epochs=1, layer_decay=0.95), 2)
-    assert [group.part for group in groups] == ["embeddings", *(f"block {i}" for i in range(12)), "pooler", "classifier"]
+    assert [group.part for group in groups] == [
+        "embeddings",
+        *(f"block {i}" for i in range(12)),
+        "pooler",
+        "classifier",
+    ]
     assert [group.lr for group in groups[1:-2]] == pytest.approx(expected, abs=1e-9)
     assert groups[0].lr == groups[-2].lr == groups[-1].lr == 2e-5
     assert sum(group.parameters for group in groups) == 109_482_240 + 768 * 2 + 2
@@ -162,7 +167,9 @@ def test_disk_counts_kept_best_and_unfinished_checkpoints():
     pretrain = estimates.stage_disk(config, "pretrain", MINILM, 0)
     finetune = estimates.stage_disk(config, "finetune", MINILM, 6)
     mlm = 22_713_216 + 384 * 384 + 384 + 2 * 384 + 30522
-    classifier = 22_713_216 - (384 * 384 + 384) + 6 * 384 * 6 + 6  # the states of the blocks are read without the pooler
+    classifier = (
+        22_713_216 - (384 * 384 + 384) + 6 * 384 * 6 + 6
+    )  # the states of the blocks are read without the pooler
     assert (pretrain.checkpoint, pretrain.num_checkpoints, pretrain.model) == (12 * mlm, 3, 4 * mlm)
     assert (finetune.checkpoint, finetune.num_checkpoints, finetune.model) == (16 * classifier, 4, 4 * classifier)
     assert finetune.total == 4 * 16 * classifier + 4 * classifier
