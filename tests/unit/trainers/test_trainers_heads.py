@@ -19,7 +19,7 @@ from trainers.model.folder import build_model, read_bert_config  # noqa: E402
 from trainers.model.heads import BertForClassification  # noqa: E402
 from trainers.optim.groups import freeze_others, make_groups  # noqa: E402
 
-CLOSE = {"rtol": 1e-4, "atol": 2e-6}
+CLOSE: Any = {"rtol": 1e-4, "atol": 2e-6}
 TEXTS = ((9,), (6, 6, 4), (6, 2))
 """Tokens of every fraction of three texts."""
 SAMPLES = (70, 11, 42)
@@ -190,7 +190,7 @@ def test_companions_of_a_text_do_not_matter_to_the_lstm_head(config: BertConfig)
     def run(groups: list[list[int]]) -> tuple[dict[int, np.ndarray], dict[str, np.ndarray]]:
         model = make(config, stage(classifier="bilstm", lstm_size=5, dropout=0.3))
         model.train()
-        logits = {}
+        logits: dict[int, np.ndarray] = {}
         for group in groups:
             result = model(plain_batch(group, SequenceNoise(1, 2, [SAMPLES[k] for k in group])))
             (result * paddle.to_tensor(np.array([[1.0, -2.0, 0.5]], dtype=np.float32))).sum().backward()
@@ -225,7 +225,9 @@ def test_frozen_parts_get_no_gradient_and_the_others_the_same(config: BertConfig
     for name, gradient in frozen.items():
         assert (gradient is None) == name.startswith(prefixes), name
         if gradient is not None:
-            np.testing.assert_array_equal(gradient, free[name], err_msg=name)
+            unfrozen = free[name]
+            assert unfrozen is not None
+            np.testing.assert_array_equal(gradient, unfrozen, err_msg=name)
             compared += 1
     assert compared >= 2
 
