@@ -201,7 +201,8 @@ class ClassifierStage(StageBase):
         given = {"layer_decay": self.layer_decay < 1, "layer_rates": self.layer_rates, "rate_bands": self.rate_bands}
         chosen = [key for key, value in given.items() if value]
         if len(chosen) > 1:
-            yield Problem((chosen[1], chosen[0]), f"give {' or '.join(chosen)}, not both")
+            hint = "; layer_decay: 1.0 is none" if chosen[0] == "layer_decay" else ""
+            yield Problem((chosen[1], chosen[0]), f"give {' or '.join(chosen)}, not both{hint}")
         if self.decay_embeddings and self.layer_decay == 1:
             yield Problem(("decay_embeddings", "layer_decay"), "only with layer_decay below 1")
 

@@ -15,6 +15,7 @@ import paddle
 from configs.errors import ConfigError
 from configs.schema import PretrainStage
 from trainers.data.vocabulary import load_vocabulary
+from trainers.engine.amp import FLOAT32_LAYERS
 from trainers.engine.board import write_board
 from trainers.engine.checkpoint import CheckpointStore, Snapshot, newest_intact
 from trainers.engine.files import replace_json, sweep_partial
@@ -93,7 +94,7 @@ class StageRunner:
                 level="O2",
                 dtype=self.run_.policy.dtype,
                 master_weight=True,
-                excluded_layers=[paddle.nn.LSTM],
+                excluded_layers=list(FLOAT32_LAYERS),
             )
         average = WeightAverage(trained, self.stage.ema) if self.stage.ema is not None else None
         ranks = self.run_.ranks

@@ -236,7 +236,7 @@ def test_errors_of_a_file(write: Write, text: str, lines: list[str]) -> None:
         ("{dataset: trec}", "finetune: {epochs: 1, lstm_size: 8}",
          "5: stages.finetune.lstm_size: only with classifier: bilstm"),
         ("{dataset: trec}", "finetune: {epochs: 1, layer_decay: 0.9, rate_bands: 2.6}",
-         "5: stages.finetune.rate_bands: give layer_decay or rate_bands, not both"),
+         "5: stages.finetune.rate_bands: give layer_decay or rate_bands, not both; layer_decay: 1.0 is none"),
         ("{dataset: trec}", "finetune: {epochs: 1, layer_rates: [1e-5], rate_bands: 2.6}",
          "5: stages.finetune.rate_bands: give layer_rates or rate_bands, not both"),
         ("{dataset: trec}", "finetune: {epochs: 1, decay_embeddings: true}",

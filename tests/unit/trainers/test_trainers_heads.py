@@ -12,6 +12,7 @@ from tests.support.tiny import HIDDEN, write_bert
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from configs.schema import FinetuneStage  # noqa: E402
+from trainers.engine.amp import FLOAT32_LAYERS  # noqa: E402
 from trainers.model.batch import TokenBatch, make_text_batch, make_token_batch  # noqa: E402
 from trainers.model.config import BertConfig  # noqa: E402
 from trainers.model.dropout import SequenceNoise, dropout_texts, dropout_tokens  # noqa: E402
@@ -239,3 +240,12 @@ def test_a_frozen_encoder_is_computed_without_a_graph(config: BertConfig) -> Non
     freeze_others(parameters, make_groups(parameters, config.num_layers, settings))
     assert all(state.stop_gradient for state in model.bert(plain_batch([0])))
     assert isinstance(model, BertForClassification)
+
+
+def test_the_weights_of_the_lstm_stay_float32_at_o2(config: BertConfig) -> None:
+    """Paddle casts layer by layer; every layer that owns one of the LSTM's weights must be left out."""
+    model = make(config, stage(classifier="bilstm", lstm_size=5))
+    held = {id(parameter) for parameter in model.classifier.lstm.parameters()}
+    owners = [layer for layer in model.sublayers(True) if held & {id(own) for own in layer._parameters.values()}]
+    assert len(owners) >= 2
+    assert all(isinstance(layer, FLOAT32_LAYERS) for layer in owners)
