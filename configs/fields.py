@@ -147,9 +147,8 @@ def _describe_kind(kind: Kind) -> str:
         return str(words[0]) if len(words) == 1 else f"one of {', '.join(words)}"
     if origin is tuple:
         item = get_args(kind.type)[0]
-        one = " and ".join(choices(item)) or _describe_kind(next(kinds(item))).replace(
-            "a whole number", "whole numbers"
-        )
+        one = " and ".join(choices(item)) or _describe_kind(next(kinds(item)))
+        one = one.replace("a whole number", "whole numbers").replace("a number", "numbers")
         return f"a list of {one}"
     if kind.type in NUMBERS:
         return f"{NUMBERS[kind.type]}{_range(kind.bounds)}"

@@ -82,20 +82,3 @@ def count_steps(stage: StageBase, num_examples: int | None) -> StepPlan:
     else:
         warmup = math.floor(stage.warmup * total) if total is not None else None
     return StepPlan(num_examples, per_epoch, total, warmup)
-
-
-@dataclass(frozen=True)
-class RateGroup:
-    """Peak learning rate of one part of the model."""
-
-    part: str
-    lr: float
-
-
-def layer_rates(lr: float, decay: float, num_layers: int) -> tuple[RateGroup, ...]:
-    """Layer-wise learning rates (Sun et al. 2019, section 5.3.3).
-
-    Block i of N gets lr * decay^(N-1-i); embeddings, pooler and classifier keep lr.
-    """
-    blocks = (RateGroup(f"block {i}", lr * decay ** (num_layers - 1 - i)) for i in range(num_layers))
-    return (RateGroup("embeddings", lr), *blocks, RateGroup("pooler, classifier", lr))

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from configs.schema import Config, FinetuneStage, PretrainStage
+from configs.rates import frozen_parts
+from configs.schema import ClassifierStage, Config, PretrainStage
 from launcher.facts import ModelFacts
+from launcher.parameters import parameter_groups
 
 FLOAT32_BYTES = 4
 # Interpreter, Paddle and its libraries, resident before the model exists (measured: 0.6 GB on CPU); on GPU the CUDA context as well.
@@ -48,22 +50,6 @@ class DiskEstimate:
         return self.checkpoint * self.num_checkpoints + self.model
 
 
-def head_parameters(model: ModelFacts, stage: PretrainStage | FinetuneStage, num_labels: int) -> int:
-    """Parameters of a stage's heads: MLM transform, LayerNorm and bias (decoder tied) and NSP; or the classifier."""
-    hidden = model.hidden_size
-    if isinstance(stage, PretrainStage):
-        masked = hidden * hidden + hidden + 2 * hidden + model.vocab_size
-        return masked + (2 * hidden + 2 if stage.nsp else 0)
-    blocks = (
-        {"pooler": 1, "all": model.num_layers}.get(stage.layers, 0)
-        if isinstance(stage.layers, str)
-        else len(stage.layers)
-    )
-    features = hidden * (blocks if stage.pooling == "concat" else 1)
-    labels = num_labels or 2
-    return features * labels + labels
-
-
 def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half: bool) -> int:
     """Bytes that one encoder block keeps for its backward pass.
 
@@ -77,45 +63,56 @@ def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half:
     return math.ceil(sequences * length * (per_token + length * per_pair))
 
 
-def activation_bytes(model: ModelFacts, stage: PretrainStage | FinetuneStage, sequences: int, half: bool) -> int:
-    """Bytes of all blocks, and in pre-training of the logits at the masked positions (logits, probabilities, gradient in float32)."""
-    total = model.num_layers * block_activation_bytes(model, sequences, stage.max_length, half)
+def activation_bytes(model: ModelFacts, stage: PretrainStage | ClassifierStage, sequences: int, half: bool) -> int:
+    """Bytes of all blocks that are trained, in pre-training of the logits at the masked positions (logits, probabilities, gradient in
+    float32), and with a bilstm of its four gates, cell and output in both directions."""
+    num_blocks = model.num_layers - frozen_parts(stage, model.num_layers).num_blocks
+    total = num_blocks * block_activation_bytes(model, sequences, stage.max_length, half)
     if isinstance(stage, PretrainStage):
         predictions = min(stage.max_predictions, math.ceil(stage.mask_probability * stage.max_length))
         total += sequences * predictions * model.vocab_size * 3 * FLOAT32_BYTES
+    elif stage.classifier == "bilstm":
+        total += sequences * stage.max_length * 2 * 6 * stage.lstm_size * FLOAT32_BYTES
     return total
 
 
 def rank_memory(
     model: ModelFacts,
-    stage: PretrainStage | FinetuneStage,
+    stage: PretrainStage | ClassifierStage,
     sequences: int,
     num_labels: int,
     half: bool,
     gpu: bool,
 ) -> MemoryEstimate:
-    """Memory of a rank that computes `sequences` at once: float32 weights, gradients, two AdamW moments, EMA, activations, runtime."""
-    weights = FLOAT32_BYTES * (model.num_parameters + head_parameters(model, stage, num_labels))
+    """Memory of a rank that computes `sequences` at once: float32 weights, and of what is trained gradients, two AdamW moments and the
+    EMA; activations, runtime."""
+    total, trained = _parameters(model, stage, num_labels)
     return MemoryEstimate(
-        weights=weights,
-        gradients=weights,
-        optimizer=2 * weights,
-        ema=weights if stage.ema is not None else 0,
+        weights=FLOAT32_BYTES * total,
+        gradients=FLOAT32_BYTES * trained,
+        optimizer=2 * FLOAT32_BYTES * trained,
+        ema=FLOAT32_BYTES * trained if stage.ema is not None else 0,
         activations=activation_bytes(model, stage, sequences, half),
         runtime=RUNTIME_BYTES_GPU if gpu else RUNTIME_BYTES_CPU,
     )
 
 
+def _parameters(model: ModelFacts, stage: PretrainStage | ClassifierStage, num_labels: int) -> tuple[int, int]:
+    """(all parameters of a stage's model, those that are trained)."""
+    groups = parameter_groups(model, stage, num_labels)
+    return sum(group.parameters for group in groups), sum(group.parameters for group in groups if not group.frozen)
+
+
 def stage_disk(config: Config, name: str, model: ModelFacts, num_labels: int) -> DiskEstimate:
     """Disk of a stage: the kept checkpoints, the one being written, the best one, and the exported model.
 
-    A checkpoint holds 12 bytes per parameter: weights and two moments in float32; 4 more with an EMA.
+    A checkpoint holds 4 bytes per parameter, and per trained parameter 8 for its two moments in float32 and 4 with an EMA.
     """
     stage = config.stages[name]
-    parameters = model.num_parameters + head_parameters(model, stage, num_labels)
-    has_best = isinstance(stage, FinetuneStage)
+    total, trained = _parameters(model, stage, num_labels)
+    has_best = isinstance(stage, ClassifierStage)
     return DiskEstimate(
-        checkpoint=parameters * (16 if stage.ema is not None else 12),
+        checkpoint=FLOAT32_BYTES * (total + trained * (3 if stage.ema is not None else 2)),
         num_checkpoints=config.train.keep_checkpoints + 1 + (1 if has_best else 0),
-        model=parameters * FLOAT32_BYTES,
+        model=total * FLOAT32_BYTES,
     )

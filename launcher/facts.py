@@ -55,6 +55,8 @@ class StageFacts:
     num_test: int = 0
     num_labels: int = 0
     mean_tokens: float = 0.0
+    most_fractions: int = 0
+    """Sequences of the longest training text; 0 while unknown."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def prepared_stages(prepared: Mapping[str, Any] | None) -> dict[str, StageFacts]
             num_test=int(entry.get("num_test") or 0),
             num_labels=len(entry.get("label_names") or ()),
             mean_tokens=float(entry.get("mean_tokens") or 0.0),
+            most_fractions=int(entry.get("most_fractions") or 0),
         )
         for name, entry in stages.items()
     }

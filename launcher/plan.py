@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from configs.schema import AmpConfig, Config, FinetuneStage
+from configs.schema import AmpConfig, ClassifierStage, Config, FinetuneStage, StageBase
 from launcher import batches, estimates, secrets
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
+from launcher.parameters import ParameterGroup, parameter_groups
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
 from launcher.topology import Topology
 
@@ -56,8 +57,11 @@ class StagePlan:
     schedule: str
     warmup: str
     max_length: int
+    reading: str
+    """How long texts are read; empty in pre-training."""
     evaluation: str
-    rates: tuple[batches.RateGroup, ...]
+    groups: tuple[ParameterGroup, ...]
+    """Empty while the model's size is unknown."""
     memory: estimates.MemoryEstimate | None
     disk: estimates.DiskEstimate | None
 
@@ -226,9 +230,7 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     batch = batches.divide_batch(stage.batch, topology.world_size, stage.micro_batch)
     known = facts.stages.get(name, StageFacts(0))
     steps = batches.count_steps(stage, known.num_examples or None)
-    rates: tuple[batches.RateGroup, ...] = ()
-    if isinstance(stage, FinetuneStage) and stage.layer_decay < 1 and model is not None:
-        rates = batches.layer_rates(stage.lr, stage.layer_decay, model.num_layers)
+    sequences = batch.micro_batch * _most_fractions(stage, known)
     gpu = bool(topology.gpus)
     return StagePlan(
         name=name,
@@ -242,11 +244,30 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         schedule=stage.schedule,
         warmup=_warmup_text(stage.warmup, steps.warmup_steps),
         max_length=stage.max_length,
+        reading=_reading_text(stage) if isinstance(stage, ClassifierStage) else "",
         evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else "",
-        rates=rates,
-        memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu) if model else None,
+        groups=parameter_groups(model, stage, known.num_labels) if model else (),
+        memory=estimates.rank_memory(model, stage, sequences, known.num_labels, half, gpu) if model else None,
         disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
     )
+
+
+def _most_fractions(stage: StageBase, known: StageFacts) -> int:
+    """Sequences of the longest text; 1 where that is known after preparation."""
+    if not isinstance(stage, ClassifierStage) or stage.hierarchical is None:
+        return 1
+    return known.most_fractions or stage.max_fractions or 1
+
+
+def _reading_text(stage: ClassifierStage) -> str:
+    room = stage.max_length - 2
+    if stage.hierarchical is not None:
+        most = f"the first {stage.max_fractions}" if stage.max_fractions else "all"
+        return f"in fractions of {room} tokens, {most} of them, combined by {stage.hierarchical}"
+    head, tail = stage.truncation.head, stage.truncation.tail
+    first = room if head is None and tail is None else head if head is not None else room - (tail or 0)
+    parts = [f"the first {first}"] * (first > 0) + [f"the last {room - first}"] * (first < room)
+    return f"cut to {' and '.join(parts)} tokens"
 
 
 def _warmup_text(warmup: int | float, steps: int | None) -> str:

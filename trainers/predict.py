@@ -66,8 +66,8 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def predict(arguments: argparse.Namespace) -> None:
     """Print a line per text."""
+    from trainers.data.sequences import SequenceMaker
     from trainers.data.tokenize import Tokenizer
-    from trainers.data.truncate import assemble, truncate_single
     from trainers.engine.amp import AmpPolicy
     from trainers.engine.evaluation import make_batches, predict_batch, softmax
     from trainers.trained import finished_classifier, load_classifier
@@ -76,20 +76,16 @@ def predict(arguments: argparse.Namespace) -> None:
     name = finished_classifier(arguments.run_dir, config, arguments.stage)
     classifier = load_classifier(arguments.run_dir / name / "model")
     tokenizer = Tokenizer(classifier.vocabulary, classifier.lower_case)
-    stage, vocabulary = classifier.stage, classifier.vocabulary
+    make_sequences = SequenceMaker(classifier.vocabulary, classifier.stage)
     policy = AmpPolicy("off", "float32", "")
-
-    def sequence(text: str) -> tuple[np.ndarray, np.ndarray]:
-        ids = truncate_single(tokenizer.encode(text), stage.max_length, stage.truncation.head, stage.truncation.tail)
-        return assemble(ids, None, vocabulary.cls_id, vocabulary.sep_id)
 
     with ExitStack() as stack:
         for group in batches(read_texts(arguments, stack)):
-            sequences = [sequence(text) for text in group]
-            lengths = np.asarray([len(ids) for ids, _ in sequences])
+            texts = [make_sequences(tokenizer.encode(text)) for text in group]
+            lengths = np.asarray([sum(len(ids) for ids, _ in sequences) for sequences in texts])
             logits = np.zeros((len(group), len(classifier.label_names)))
             for part in make_batches(np.arange(len(group)), lengths, 1)[0]:
-                logits[part] = predict_batch(classifier.model, [sequences[i] for i in part], policy)
+                logits[part] = predict_batch(classifier.model, [texts[i] for i in part], policy)
             for text, chances in zip(group, softmax(logits), strict=True):
                 print_prediction(text, chances, classifier.label_names, arguments.json)
 

@@ -15,8 +15,8 @@ from trainers.data.cache import fingerprint_of
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.duplicates import Duplicates, open_duplicates
 from trainers.data.rows import ChosenRows, choose_rows
+from trainers.data.sequences import input_lengths, num_fractions
 from trainers.data.store import Corpus, Texts, open_texts
-from trainers.data.truncate import pair_lengths
 
 Say = Callable[[str, str], None]
 """(text, level): one line for the user."""
@@ -41,7 +41,7 @@ def finetuning_facts(
     duplicates = open_duplicates(Path(facts["duplicates"]))
     _tell_overlap(name, data, duplicates, len(opened["test"]) if "test" in opened else 0, say)
     rows = choose_rows(data, facts, seed)
-    lengths = input_lengths(train, stage.max_length)[rows.train]
+    lengths = input_lengths(train.lengths, train.pair_lengths, stage)[rows.train]
     return {
         "task": "finetune",
         "label_names": list(train.label_names),
@@ -50,6 +50,7 @@ def finetuning_facts(
         "num_test": len(rows.test),
         "num_tokens": int(lengths.sum()),
         "mean_tokens": float(lengths.mean()),
+        "most_fractions": int(num_fractions(train.lengths[rows.train], stage).max()),
         "data_fingerprint": _fingerprint(train, rows, opened.get("validation")),
         **facts,
         "num_skipped": sum(texts.num_skipped for texts in opened.values()),
@@ -73,14 +74,6 @@ def describe_lengths(lengths: np.ndarray, max_length: int | None) -> dict[str, f
     """mean and max of token counts, and the share over `max_length` (0 where there is no such limit)."""
     over = float((lengths > max_length).mean()) if max_length is not None else 0.0
     return {"mean": float(lengths.mean()), "max": int(lengths.max()), "share_over": over}
-
-
-def input_lengths(texts: Texts, max_length: int) -> np.ndarray:
-    """Tokens of every row as the model gets it: truncated, with special tokens."""
-    if texts.pair_lengths is None:
-        return np.minimum(texts.lengths, max_length - 2) + 2
-    pairs = zip(texts.lengths.tolist(), texts.pair_lengths.tolist(), strict=True)
-    return np.array([sum(pair_lengths(a, b, max_length - 3)) + 3 for a, b in pairs], dtype=np.int64)
 
 
 def _whole_lengths(texts: Texts) -> np.ndarray:

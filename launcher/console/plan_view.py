@@ -24,8 +24,8 @@ def render(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_title(f"Plan of {plan.name}"), _pairs(_run_rows(plan))]
     for stage in plan.stages:
         parts += [_title(f"Stage {stage.name}"), _pairs(_stage_rows(plan, stage))]
-        if stage.rates:
-            parts.append(Padding(_rates(stage), (0, 0, 0, 2)))
+        if stage.groups:
+            parts.append(Padding(_groups(stage), (0, 0, 0, 2)))
     parts += [_title("Needs"), _pairs(_need_rows(plan))]
     parts += [_title("Processes"), _processes(plan)]
     parts += [
@@ -94,17 +94,25 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
         ("warm-up", stage.warmup),
         ("max length", f"{stage.max_length} tokens"),
     ]
+    if stage.reading:
+        rows.append(("long texts", stage.reading))
     if stage.evaluation:
         rows.append(("evaluation", stage.evaluation))
     return rows
 
 
-def _rates(stage: StagePlan) -> Table:
+def _groups(stage: StagePlan) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("part of the model", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("peak learning rate", justify="right", no_wrap=True)
-    for group in stage.rates:
-        table.add_row(group.part, f"{group.lr:.4e}")
+    table.add_column("weight decay", no_wrap=True)
+    for group in stage.groups:
+        decay = f"{group.weight_decay:g} on {group.decayed_tensors} of {group.tensors} tensors"
+        if group.frozen or group.weight_decay == 0:
+            decay = f"none on {group.tensors} tensors"
+        rate = "frozen" if group.frozen else f"{group.lr:.4e}"
+        table.add_row(group.part, f"{group.parameters:,}", rate, decay)
     return table
 
 

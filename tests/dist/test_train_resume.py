@@ -22,13 +22,14 @@ PRETRAIN_STEPS, FINETUNE_STEPS = 24, 40
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """EMA, accumulation, dropout, evaluation and early stopping; windows that no checkpoint falls together with."""
+    """EMA, accumulation, dropout, evaluation and early stopping, fractions, frozen parts, no bias correction; windows that no checkpoint falls together with."""
     write_bert(folder / "bert")
     write_tsv(folder / "table" / "train.tsv", 60, seed=1)
     write_tsv(folder / "table" / "test.tsv", 30, seed=2)
     write_corpus(folder / "corpus" / "corpus.txt", 40, seed=3)
     common = {"batch": 7, "micro_batch": 2, "lr": 5e-3, "max_length": 24, "ema": 0.8}
     stopping = {"early_stopping": {"patience": 6}, "evaluate_every": 4, "best_metric": "loss"}
+    options = {"hierarchical": "attention", "max_length": 9, "freeze": "embeddings", "bias_correction": False, "lr": 1e-3}
     return {
         "model": str(folder / "bert"),
         "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": 10},
@@ -39,7 +40,7 @@ def config(folder: Path) -> dict[str, Any]:
                 "max_steps": PRETRAIN_STEPS,
                 "splits": ["train"],
             },
-            "finetune": {**common, **stopping, "max_steps": FINETUNE_STEPS},
+            "finetune": {**common, **stopping, **options, "max_steps": FINETUNE_STEPS},
         },
         "train": {"log_every": 3, "log_samples": True, "checkpoint_every": 5},
     }

@@ -22,6 +22,10 @@ BATCH = 7
 TRAIN_ROWS, TEST_ROWS, VALIDATION_ROWS = 65, 37, 10  # 55 rows to train on: 7 batches of 7 and one of 6
 
 
+ORIGINAL = {"schedule": "bert_adam", "bias_correction": False, "clip_per_parameter": True}
+"""The optimizer of the paper's own code."""
+
+
 def config(folder: Path) -> dict[str, Any]:
     """Accumulation, dropout, a batch that no number of ranks divides, a last batch smaller than 4 ranks, stages of every kind."""
     write_bert(folder / "bert")
@@ -71,12 +75,37 @@ def config(folder: Path) -> dict[str, Any]:
                 "ema": 0.9,
                 "init": "model",
             },
+            "fractions": {
+                **common,
+                **ORIGINAL,
+                "task": "finetune",
+                "max_steps": 12,
+                "batch": 26,
+                "micro_batch": 4,
+                "max_length": 8,
+                "hierarchical": "attention",
+                "freeze": 1,
+                "ema": 0.9,
+                "plain_rate": 5e-3,
+                "init": "model",
+            },
+            "features": {
+                **common,
+                **ORIGINAL,
+                "task": "finetune",
+                "max_steps": 40,
+                "lr": 1e-2,
+                "classifier": "bilstm",
+                "lstm_size": 8,
+                "freeze": "encoder",
+                "init": "model",
+            },
         },
         "train": {"log_every": 1, "log_samples": True, "checkpoint_every": 10},
     }
 
 
-STAGES = ("pretrain", "plain-mlm", "finetune", "tail")
+STAGES = ("pretrain", "plain-mlm", "finetune", "tail", "fractions", "features")
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +162,43 @@ def test_the_weights_agree(runs: dict[int, Path], stage: str, world: int) -> Non
         np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=2e-5, err_msg=name)
         full_name = name if name in start else f"bert.{name}"
         moved += full_name in start and not np.allclose(one[name], start[full_name], atol=1e-4)
-    assert moved > 15, "training has changed the weights"
+    assert (moved == 0) if stage == "features" else (moved > 15), "training has changed the weights"
+
+
+FROZEN = {"fractions": ("embeddings.", "encoder.layer.0."), "features": ("embeddings.", "encoder.")}
+
+
+@pytest.mark.parametrize("stage", FROZEN)
+@pytest.mark.parametrize("world", WORLDS)
+def test_frozen_parts_keep_every_bit_and_have_no_optimizer_state(runs: dict[int, Path], stage: str, world: int) -> None:
+    start = load_file(str(runs[1].parent / "bert" / "model.safetensors"))
+    result = load_file(str(runs[world] / stage / "model" / "model.safetensors"))
+    frozen = [name for name in result if name.startswith(FROZEN[stage])]
+    assert len(frozen) == 5 + 16 * (1 if stage == "fractions" else 2)
+    for name in frozen:
+        np.testing.assert_array_equal(result[name], start[f"bert.{name}"], err_msg=name)
+    checkpoint = sorted((runs[world] / stage / "checkpoints").iterdir())[-1]
+    state, weights = (load_file(str(checkpoint / f"{file}.safetensors")) for file in ("optimizer", "model"))
+    stepped = {name.split("/")[1] for name in state}
+    assert stepped == {name for name in weights if not _is_frozen(name, stage)}
+    assert all((state[name] == 0.0).all() for name in state if "_pow_acc/" in name), "no bias correction"
+    if stage == "fractions":
+        assert set(load_file(str(checkpoint / "ema.safetensors"))) == stepped
+
+
+def _is_frozen(name: str, stage: str) -> bool:
+    blocks = "bert.encoder.layers.0." if stage == "fractions" else "bert.encoder."
+    return name.startswith(("bert.embeddings.", blocks))
+
+
+def test_the_rate_is_that_of_the_original_code(runs: dict[int, Path]) -> None:
+    rates = [line["lr"] for line in lines(runs[2] / "fractions" / "metrics.jsonl")]
+    shares = [step / 12 / 0.1 if step / 12 < 0.1 else 1 - step / 12 for step in range(12)]
+    np.testing.assert_allclose(rates, [1e-3 * share for share in shares], rtol=1e-12)
 
 
 def test_losses_learn(runs: dict[int, Path]) -> None:
-    for stage, least in (("pretrain", 0.15), ("finetune", 0.3)):
+    for stage, least in (("pretrain", 0.15), ("finetune", 0.3), ("features", 0.3)):
         losses = [line["loss"] for line in lines(runs[2] / stage / "metrics.jsonl")]
         assert np.mean(losses[-5:]) < np.mean(losses[:5]) - least, stage
     assert json.loads((runs[2] / "finetune" / "eval.json").read_text())["accuracy"] > 0.8
@@ -149,7 +210,7 @@ def table(path: Path) -> list[list[str]]:
 
 def test_predictions_are_the_test_items_in_input_order(runs: dict[int, Path]) -> None:
     source = table(runs[1].parent / "table" / "test.tsv")[1:]
-    for stage in ("finetune", "tail"):
+    for stage in ("finetune", "tail", "fractions", "features"):
         tables = {world: table(runs[world] / stage / "predictions.tsv") for world in WORLDS}
         assert tables[1][0] == ["index", "label", "prediction", *(f"p({name})" for name in CLASSES)]
         for rows in (tables[world][1:] for world in WORLDS):
@@ -190,9 +251,9 @@ def test_the_records_tell_the_story(runs: dict[int, Path]) -> None:
     ]
     starts = [record for record in ranks if record["type"] == "stage_start"]
     assert [(record["stage"], record["index"], record["stages"], record["start_step"]) for record in starts] == [
-        (stage, number, 4, 0) for number, stage in enumerate(STAGES, start=1)
+        (stage, number, 6, 0) for number, stage in enumerate(STAGES, start=1)
     ]
-    assert [record["total_steps"] for record in starts] == [30, 12, 32, 12]
+    assert [record["total_steps"] for record in starts] == [30, 12, 32, 12, 12, 40]
     assert (starts[2]["num_examples"], starts[2]["steps_per_epoch"]) == (55, 8)
     evaluated = [
         r["step"] for r in ranks if r["type"] == "eval" and r["stage"] == "finetune" and r["split"] == "validation"
@@ -200,7 +261,7 @@ def test_the_records_tell_the_story(runs: dict[int, Path]) -> None:
     assert evaluated == [5, 10, 15, 20, 25, 30, 32]
     saved = [record["step"] for record in ranks if record["type"] == "checkpoint" and record["stage"] == "pretrain"]
     assert saved == [10, 20, 30]
-    assert [record["reason"] for record in ranks if record["type"] == "stage_end"] == ["finished"] * 4
+    assert [record["reason"] for record in ranks if record["type"] == "stage_end"] == ["finished"] * 6
     other = [
         json.loads(line) for line in (runs[2] / "attempts/000/node-0/rank-1.records.jsonl").read_text().splitlines()
     ]

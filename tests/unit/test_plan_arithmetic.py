@@ -8,11 +8,13 @@ import pytest
 
 from configs.schema import Config, FinetuneStage, PretrainStage
 from launcher import estimates
-from launcher.batches import count_steps, divide_batch, layer_rates
+from launcher.batches import count_steps, divide_batch
 from launcher.facts import ModelFacts
 from launcher.model_facts import count_parameters, find_model
+from launcher.parameters import ParameterGroup, parameter_groups
 
 MINILM = ModelFacts("minilm", 6, 384, 1536, 12, 30522, 22_713_216, "test")
+BASE = ModelFacts("base", 12, 768, 3072, 12, 30522, 109_482_240, "test")
 
 
 @pytest.mark.parametrize(
@@ -75,10 +77,43 @@ def test_layer_rates_are_those_of_the_paper():
     # Sun et al. 2019: 2e-5 and 0.95 over 12 blocks
     expected = [1.1376e-5, 1.1975e-5, 1.2605e-5, 1.3268e-5, 1.3967e-5, 1.4702e-5]
     expected += [1.5476e-5, 1.6290e-5, 1.7147e-5, 1.8050e-5, 1.9000e-5, 2.0000e-5]
-    rates = layer_rates(2e-5, 0.95, 12)
-    assert [group.part for group in rates] == ["embeddings", *(f"block {i}" for i in range(12)), "pooler, classifier"]
-    assert [group.lr for group in rates[1:-1]] == pytest.approx(expected, abs=1e-9)
-    assert rates[0].lr == rates[-1].lr == 2e-5
+    groups = parameter_groups(BASE, FinetuneStage(task="finetune", epochs=1, layer_decay=0.95), 2)
+    assert [group.part for group in groups] == [
+        "embeddings",
+        *(f"block {i}" for i in range(12)),
+        "pooler",
+        "classifier",
+    ]
+    assert [group.lr for group in groups[1:-2]] == pytest.approx(expected, abs=1e-9)
+    assert groups[0].lr == groups[-2].lr == groups[-1].lr == 2e-5
+    assert sum(group.parameters for group in groups) == 109_482_240 + 768 * 2 + 2
+
+
+def test_groups_of_bands_and_frozen_blocks():
+    stage = FinetuneStage(task="finetune", epochs=1, rate_bands=2.6, freeze=3, plain_rate=5e-5, weight_decay=0.1)
+    block = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    assert parameter_groups(BASE, stage, 4) == (
+        ParameterGroup("embeddings", 5, (30522 + 512 + 2 + 2) * 768, 3, 0.0, 0.0, True),
+        ParameterGroup("blocks 0-2", 48, 3 * block, 18, 0.0, 0.0, True),
+        ParameterGroup("block 3", 16, block, 6, 2e-5 / 2.6, 0.1, False),
+        ParameterGroup("blocks 4-7", 64, 4 * block, 24, 2e-5, 0.1, False),
+        ParameterGroup("blocks 8-11", 64, 4 * block, 24, 2e-5 * 2.6, 0.1, False),
+        ParameterGroup("pooler", 2, 768 * 768 + 768, 1, 5e-5, 0.1, False),
+        ParameterGroup("classifier", 2, 768 * 4 + 4, 1, 5e-5, 0.1, False),
+    )
+
+
+def test_frozen_parts_need_no_gradients_moments_and_activations():
+    stage = FinetuneStage(
+        task="finetune", epochs=1, max_length=64, classifier="bilstm", lstm_size=100, freeze="encoder", ema=0.9
+    )
+    memory = estimates.rank_memory(MINILM, stage, sequences=16, num_labels=6, half=False, gpu=False)
+    lstm = 2 * (4 * 100 * 384 + 4 * 100 * 100 + 2 * 4 * 100)
+    head = lstm + 200 * 200 + 200 + 200 + 200 * 6 + 6
+    pooler = 384 * 384 + 384  # the head does not read it
+    assert memory.weights == 4 * (22_713_216 - pooler + head)
+    assert (memory.gradients, memory.optimizer, memory.ema) == (4 * head, 8 * head, 4 * head)
+    assert memory.activations == 16 * 64 * 2 * 6 * 100 * 4
 
 
 def test_parameters_of_bert_base_and_large():
@@ -132,7 +167,9 @@ def test_disk_counts_kept_best_and_unfinished_checkpoints():
     pretrain = estimates.stage_disk(config, "pretrain", MINILM, 0)
     finetune = estimates.stage_disk(config, "finetune", MINILM, 6)
     mlm = 22_713_216 + 384 * 384 + 384 + 2 * 384 + 30522
-    classifier = 22_713_216 + 6 * 384 * 6 + 6
+    classifier = (
+        22_713_216 - (384 * 384 + 384) + 6 * 384 * 6 + 6
+    )  # the states of the blocks are read without the pooler
     assert (pretrain.checkpoint, pretrain.num_checkpoints, pretrain.model) == (12 * mlm, 3, 4 * mlm)
     assert (finetune.checkpoint, finetune.num_checkpoints, finetune.model) == (16 * classifier, 4, 4 * classifier)
     assert finetune.total == 4 * 16 * classifier + 4 * classifier

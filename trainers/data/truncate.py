@@ -25,11 +25,6 @@ def truncate_single(ids: np.ndarray, max_length: int, head: int | None, tail: in
     return np.concatenate([ids[:first], ids[len(ids) - (room - first) :]])
 
 
-def truncated_length(length: int, max_length: int) -> int:
-    """Tokens of a single text after truncation, special tokens included."""
-    return min(length, max_length - 2) + 2
-
-
 def truncate_pair(a: np.ndarray, b: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Drop tokens from the end of the longer text, one by one, until both fit in max_length - 3; of equal texts, the second loses."""
     kept_a, kept_b = pair_lengths(len(a), len(b), max_length - 3)

@@ -11,6 +11,8 @@ from configs.schema import AmpConfig
 
 _BFLOAT16_CAPABILITY = (8, 0)
 _FLOAT16_CAPABILITY = (7, 0)
+FLOAT32_LAYERS = (paddle.nn.LSTM, paddle.nn.LSTMCell)
+"""Layers whose weights stay float32 at O2: Paddle's recurrent kernels have no AMP. (An LSTM's weights belong to its cells as well.)"""
 
 
 @dataclass(frozen=True)

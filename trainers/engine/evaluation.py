@@ -14,11 +14,12 @@ from trainers.engine.amp import AmpPolicy
 from trainers.engine.loop import StopAgreed
 from trainers.engine.ranks import Ranks
 from trainers.engine.records import Listener
-from trainers.model.batch import make_token_batch
+from trainers.model.batch import make_text_batch
 from trainers.tasks.finetune import TextEncoder
 
 BATCH_TOKENS = 4096
-"""Most tokens (padding included) that one rank evaluates at once."""
+"""Most tokens (padding included) that one rank evaluates at once; a longer hierarchical text is evaluated alone, and the padding of its
+last fraction comes on top."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def predict_rows(
 
 
 @paddle.no_grad()
-def predict_batch(model: Any, sequences: Sequence[tuple[np.ndarray, np.ndarray]], policy: AmpPolicy) -> np.ndarray:
-    """Logits [B, C] (float32) of token sequences with their types."""
-    tokens = make_token_batch([ids for ids, _ in sequences], [types for _, types in sequences])
+def predict_batch(
+    model: Any, texts: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], policy: AmpPolicy
+) -> np.ndarray:
+    """Logits [D, C] (float32) of texts, each given as its sequences of token ids and types."""
+    tokens = make_text_batch(texts)
     with policy.autocast():
         logits = model(tokens)
     array: np.ndarray = logits.astype("float32").numpy()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import paddle
 
+from configs.rates import frozen_parts
+from configs.schema import ClassifierStage, StageBase
 from trainers.model.config import BertConfig
 
 _DENSE_PEAKS = {
@@ -22,17 +25,23 @@ _DENSE_PEAKS = {
 }
 
 
-def training_flops(config: BertConfig, tokens: int, sequences: int, predicted: int) -> float:
-    """FLOP of forward and backward (3 x forward; a multiply-add is 2) over real tokens.
+def training_flops(config: BertConfig, stage: StageBase, tokens: int, samples: int, predicted: int) -> float:
+    """FLOP of forward and backward (3 x forward; a multiply-add is 2) over real tokens; frozen blocks are only computed forward.
 
-    Per token and layer 24 h^2 + 4 s h (for 4 h = intermediate size; here with the true one), per predicted position 2 h^2 + 2 h V.
-    `s` is the mean length, so attention is estimated for equal lengths.
+    Per token and layer 24 h^2 + 4 s h (for 4 h = intermediate size; here with the true one), per predicted position 2 h^2 + 2 h V, per
+    token of a bilstm head of u units 2 x 8 u (h + u) and its attention's 8 u^2. `s` is the mean length of the sequences (of the
+    fractions of hierarchical texts), so attention is estimated for equal lengths.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
-    mean_length = tokens / max(1, sequences)
-    per_layer = 8 * hidden**2 + 4 * hidden * inner + 4 * mean_length * hidden
+    mean_length = tokens / max(1, samples)
+    mean_length /= max(1, math.ceil(mean_length / stage.max_length))
+    per_layer = tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * mean_length * hidden)
     head = predicted * (2 * hidden**2 + 2 * hidden * config.vocab_size)
-    return 3.0 * (tokens * config.num_layers * per_layer + head)
+    if isinstance(stage, ClassifierStage) and stage.classifier == "bilstm":
+        units = stage.lstm_size
+        head += tokens * (16 * units * (hidden + units) + 8 * units**2)
+    num_frozen = frozen_parts(stage, config.num_layers).num_blocks
+    return per_layer * (3.0 * config.num_layers - 2.0 * num_frozen) + 3.0 * head
 
 
 def device_peak(is_gpu: bool, amp: bool) -> float:

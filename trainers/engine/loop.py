@@ -24,7 +24,7 @@ from trainers.engine.records import Recorder
 from trainers.engine.scaler import LossScaler
 from trainers.engine.window import Window
 from trainers.optim.adamw import adamw_state, load_adamw_state
-from trainers.optim.clip import global_norm, scale_gradients
+from trainers.optim.clip import clip_each, global_norm, scale_gradients
 from trainers.optim.ema import WeightAverage
 from trainers.optim.schedule import Schedule
 from trainers.tasks.base import MicroBatch, Task
@@ -91,7 +91,7 @@ class TrainingLoop:
         peak_flops: float,
         extra_state: Callable[[], dict[str, Any]],
     ) -> None:
-        """`flops(tokens, sequences)`: estimated FLOP of training on them; `peak_flops`: of all ranks per second, 0 if unknown.
+        """`flops(tokens, samples)`: estimated FLOP of training on them; `peak_flops`: of all ranks per second, 0 if unknown.
         `extra_state`: what the caller wants in every checkpoint's state.json."""
         self.parts = parts
         self.stage = stage
@@ -193,7 +193,10 @@ class TrainingLoop:
         norm = float(global_norm(parameters))
         self._grad_norm = norm
         if math.isfinite(norm):
-            scale_gradients(parameters, norm, self.stage.clip)
+            if self.stage.clip_per_parameter:
+                clip_each(parameters, self.stage.clip)
+            else:
+                scale_gradients(parameters, norm, self.stage.clip)
             optimizer.set_lr(self.parts.schedule(step))
             optimizer.step()
             self.progress.skipped_in_a_row = 0

@@ -1,12 +1,13 @@
 """A batch is a set of token sequences with lengths, laid end to end: no padded rectangle.
 
-Shape legend: T tokens of all sequences, B sequences, S longest sequence, H hidden size, A attention heads, D head size, V vocabulary.
+Shape legend: T tokens of all sequences, B sequences, D texts (fewer than B where texts are cut into fractions),
+S longest sequence, H hidden size, A attention heads, D head size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -88,6 +89,12 @@ class TokenBatch:
     positions_T: paddle.Tensor
     """[T] int64 position in the own sequence."""
     layout: Layout
+    fractions: Layout | None = None
+    """Where the sequences of each text lie in the axis of sequences; None: every sequence is a text of its own."""
+
+    @property
+    def num_texts(self) -> int:
+        return self.layout.num_sequences if self.fractions is None else self.fractions.num_sequences
 
     @property
     def num_tokens(self) -> int:
@@ -109,3 +116,12 @@ def flat_token_batch(
 def make_token_batch(ids: Sequence[np.ndarray], types: Sequence[np.ndarray], noise: Noise | None = None) -> TokenBatch:
     """Lay sequences end to end. `ids[i]` and `types[i]` are 1-d arrays of the same length, at least 1."""
     return flat_token_batch(np.concatenate(ids), np.concatenate(types), [len(row) for row in ids], noise)
+
+
+def make_text_batch(texts: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], noise: Noise | None = None) -> TokenBatch:
+    """Lay the sequences (ids, types) of texts end to end, each text with all its fractions."""
+    sequences = [sequence for text in texts for sequence in text]
+    batch = make_token_batch([ids for ids, _ in sequences], [types for _, types in sequences], noise)
+    if len(sequences) == len(texts):
+        return batch
+    return replace(batch, fractions=make_layout([len(text) for text in texts]))

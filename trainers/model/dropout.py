@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from trainers.model.batch import Layout, Noise
+from trainers.model.batch import Layout, Noise, TokenBatch
 
 _LEVELS = 1 << 16
 """Dropout probabilities are rounded to 1/65536: 16 random bits decide one element."""
@@ -22,9 +22,15 @@ _LEVELS = 1 << 16
 class SequenceNoise:
     """One random stream per sequence of a micro-batch."""
 
-    def __init__(self, seed: int, step: int, sample_ids: Sequence[int]) -> None:
-        """`sample_ids`: the data set's own numbers of the sequences, in batch order."""
-        self._streams = [np.random.SFC64(np.random.SeedSequence((seed, step, int(i)))) for i in sample_ids]
+    def __init__(self, seed: int, step: int, sample_ids: Sequence[int], fractions: Sequence[int] | None = None) -> None:
+        """`sample_ids`: the data set's own numbers of the samples, in batch order; `fractions`: sequences of each, which have streams
+        of their own. The first one's is that of a sample of a single sequence."""
+        keys = [
+            (seed, step, int(sample), part) if part else (seed, step, int(sample))
+            for sample, count in zip(sample_ids, fractions or [1] * len(sample_ids), strict=True)
+            for part in range(count)
+        ]
+        self._streams = [np.random.SFC64(np.random.SeedSequence(key)) for key in keys]
 
     def _draw(self, index: int, count: int, threshold: int) -> np.ndarray:
         words = np.asarray(self._streams[index].random_raw(-(-count // 4)))
@@ -70,9 +76,11 @@ def dropout_tokens(x_TH: paddle.Tensor, probability: float, training: bool, layo
     return _dropout_rows(x_TH, probability, training, layout.noise, layout.lengths)
 
 
-def dropout_sequences(x_BH: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:
-    """Dropout on one row per sequence, [B, H]."""
-    return _dropout_rows(x_BH, probability, training, layout.noise, [1] * layout.num_sequences)
+def dropout_texts(x_DH: paddle.Tensor, probability: float, training: bool, batch: TokenBatch) -> paddle.Tensor:
+    """Dropout on one row per text, [D, H]; a text of several sequences draws from the stream of its first."""
+    counts = [1] * batch.num_texts if batch.fractions is None else batch.fractions.lengths
+    owned = [int(part == 0) for count in counts for part in range(count)]
+    return _dropout_rows(x_DH, probability, training, batch.layout.noise, owned)
 
 
 def dropout_attention(x_XSS: paddle.Tensor, probability: float, training: bool, layout: Layout) -> paddle.Tensor:

@@ -1,6 +1,7 @@
 """A model folder that Transformers and PaddleNLP load: config.json, vocab.txt, model.safetensors, and how the head was trained.
 
-`bert4doc.json` beside them holds what neither can express (which blocks feed the classifier, truncation), for evaluation and prediction.
+`bert4doc.json` beside them holds what neither can express (which blocks feed the classifier, its head, truncation, fractions),
+for evaluation and prediction.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from paddle import nn
 from safetensors.numpy import save as to_safetensors
 
 from configs.errors import ConfigError
-from configs.schema import FinetuneStage, PretrainStage
+from configs.schema import ClassifierStage, PretrainStage
 from trainers.engine.files import commit_directory, write_synced
 from trainers.model.config import BertConfig
 from trainers.model.heads import BertForClassification, BertForPretraining
+from trainers.model.lstm import BertWithLstm
 from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_weights, to_hf_arrays
 
 HEAD_FILE = "bert4doc.json"
@@ -38,7 +40,7 @@ def read_bert_config(folder: Path) -> BertConfig:
     return BertConfig.from_json(read_config_json(folder), str(folder / "config.json"))
 
 
-def chosen_blocks(stage: FinetuneStage, num_layers: int) -> tuple[int, ...] | None:
+def chosen_blocks(stage: ClassifierStage, num_layers: int) -> tuple[int, ...] | None:
     """Block indices that feed the classifier, None for the pooler. Raises ConfigError for a block that the model lacks."""
     if stage.layers == "pooler":
         return None
@@ -54,8 +56,8 @@ def chosen_blocks(stage: FinetuneStage, num_layers: int) -> tuple[int, ...] | No
 
 
 def build_model(
-    stage: PretrainStage | FinetuneStage, config: BertConfig, num_classes: int
-) -> BertForPretraining | BertForClassification:
+    stage: PretrainStage | ClassifierStage, config: BertConfig, num_classes: int
+) -> BertForPretraining | BertForClassification | BertWithLstm:
     """The model of a stage, randomly initialised from Paddle's generator."""
     if stage.max_length > config.max_positions:
         raise ConfigError(
@@ -65,7 +67,10 @@ def build_model(
     config = config.with_dropout(stage.dropout)
     if isinstance(stage, PretrainStage):
         return BertForPretraining(config, use_nsp=stage.nsp)
-    return BertForClassification(config, num_classes, chosen_blocks(stage, config.num_layers), stage.pooling)
+    if stage.classifier == "bilstm":
+        return BertWithLstm(config, num_classes, stage.lstm_size)
+    blocks = chosen_blocks(stage, config.num_layers)
+    return BertForClassification(config, num_classes, blocks, stage.pooling, stage.hierarchical)
 
 
 def load_folder(model: nn.Layer, folder: Path) -> LoadReport:
@@ -74,17 +79,19 @@ def load_folder(model: nn.Layer, folder: Path) -> LoadReport:
     return load_arrays(model, read_weights(path), str(path))
 
 
-def _architecture(stage: PretrainStage | FinetuneStage) -> str:
+def _architecture(stage: PretrainStage | ClassifierStage) -> str:
+    """The class of Transformers that computes the same; a bare encoder where it has none."""
     if isinstance(stage, PretrainStage):
         return "BertForPreTraining"
-    return "BertForSequenceClassification" if stage.layers == "pooler" else "BertModel"
+    plain = stage.layers == "pooler" and stage.classifier == "linear" and stage.hierarchical is None
+    return "BertForSequenceClassification" if plain else "BertModel"
 
 
 def save_folder(
     target: Path,
     arrays: Mapping[str, np.ndarray],
     config: BertConfig,
-    stage: PretrainStage | FinetuneStage,
+    stage: PretrainStage | ClassifierStage,
     source: ModelSource,
     label_names: Sequence[str],
 ) -> None:

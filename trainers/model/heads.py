@@ -13,8 +13,9 @@ from paddle import nn
 
 from trainers.model.batch import TokenBatch
 from trainers.model.config import BertConfig
-from trainers.model.dropout import dropout_sequences
+from trainers.model.dropout import dropout_texts
 from trainers.model.encoder import BertModel, cls_states, linear
+from trainers.model.pooling import FractionPooling
 
 
 class LMPredictionHead(nn.Layer):
@@ -62,22 +63,35 @@ class BertForPretraining(nn.Layer):
 
 
 class BertForClassification(nn.Layer):
-    """Classifier on the pooler, or on the raw [CLS] states of chosen blocks combined by concat, mean or max (paper.md section 1)."""
+    """Classifier on the pooler, or on the raw [CLS] states of chosen blocks combined by concat, mean or max (paper.md section 1),
+    of each text, or of each of its fractions."""
 
     def __init__(
-        self, config: BertConfig, num_classes: int, blocks: Sequence[int] | None = None, pooling: str = "concat"
+        self,
+        config: BertConfig,
+        num_classes: int,
+        blocks: Sequence[int] | None = None,
+        pooling: str = "concat",
+        hierarchical: str | None = None,
     ) -> None:
-        """`blocks`: None for the tanh pooler, else 0-based block indices."""
+        """`blocks`: None for the tanh pooler, else 0-based block indices. `hierarchical`: how the features of a text's fractions are
+        combined: mean, max or attention; None where every text is one sequence."""
         super().__init__()
         self.blocks = None if blocks is None else tuple(blocks)
         self.pooling = pooling
         self.bert = BertModel(config, with_pooler=blocks is None)
         width = config.hidden_size * (len(self.blocks) if self.blocks and pooling == "concat" else 1)
+        self.fractions = None if hierarchical is None else FractionPooling(config, hierarchical, width)
         self.classifier = linear(config, width, num_classes)
         self.probability = config.hidden_dropout
 
     def features(self, batch: TokenBatch) -> paddle.Tensor:
-        """[B, width]: what the classifier sees."""
+        """[D, width]: what the classifier sees."""
+        features = self.sequence_features(batch)
+        return features if self.fractions is None else self.fractions(features, batch)
+
+    def sequence_features(self, batch: TokenBatch) -> paddle.Tensor:
+        """[B, width]: the features of every sequence."""
         states = self.bert(batch)
         if self.blocks is None:
             pooled: paddle.Tensor = self.bert.pooler(cls_states(states[-1], batch.layout))
@@ -89,7 +103,7 @@ class BertForClassification(nn.Layer):
         return stacked.mean(axis=0) if self.pooling == "mean" else stacked.max(axis=0)
 
     def forward(self, batch: TokenBatch) -> paddle.Tensor:
-        """Logits [B, C]."""
-        features = dropout_sequences(self.features(batch), self.probability, self.training, batch.layout)
+        """Logits [D, C]."""
+        features = dropout_texts(self.features(batch), self.probability, self.training, batch)
         logits: paddle.Tensor = self.classifier(features)
         return logits

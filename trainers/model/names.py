@@ -32,7 +32,8 @@ _FROM_HF = (
     (r"^cls\.predictions\.transform\.LayerNorm\.", "cls.predictions.layer_norm."),
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
-_HEAD = re.compile(r"^(cls\.|classifier\.|bert\.pooler\.)")
+_CLASSIFIER = re.compile(r"^(classifier|fractions)\.")
+_HEAD = re.compile(r"^(cls\.|classifier\.|fractions\.|bert\.pooler\.)")
 _DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
@@ -60,8 +61,14 @@ def from_hf(name: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier."""
+    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, the classifier's parts."""
     return bool(_HEAD.match(name))
+
+
+def classifier_part(name: str) -> str | None:
+    """Which part of the classifier a parameter (our name) belongs to: the head, or what combines fractions. None: to neither."""
+    match = _CLASSIFIER.match(name)
+    return None if match is None else match[1]
 
 
 def is_derived(name: str) -> bool:

@@ -13,7 +13,7 @@ from paddle import nn
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import ConfigError, DataError
-from trainers.model.names import from_hf, is_derived, is_head, is_transposed, to_hf
+from trainers.model.names import classifier_part, from_hf, is_derived, is_head, is_transposed, to_hf
 
 Arrays = dict[str, np.ndarray]
 _MOST_LISTED = 20
@@ -59,15 +59,16 @@ def trainable_arrays(model: nn.Layer) -> dict[str, paddle.Tensor]:
 def load_arrays(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -> LoadReport:
     """Copy arrays (our names) into the model, all or nothing.
 
-    Heads may be missing (they stay as initialised) or superfluous; a classifier of another shape counts as new.
+    Heads may be missing (they stay as initialised) or superfluous; a part of the classifier of another shape counts as new.
     Raises ConfigError that lists every other missing, unexpected or misshapen tensor.
     """
     parameters = trainable_arrays(model)
     shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
     misshapen = [name for name, shape in shapes.items() if name in arrays and list(arrays[name].shape) != shape]
-    resized = [name for name in misshapen if name.startswith("classifier.")]
+    resized = [name for name in misshapen if classifier_part(name) is not None]
     if resized:
-        arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+        renewed = {classifier_part(name) for name in resized}
+        arrays = {name: array for name, array in arrays.items() if classifier_part(name) not in renewed}
     missing = [name for name in shapes if name not in arrays]
     unexpected = [name for name in arrays if name not in shapes]
     problems = [f"missing: {name} {shapes[name]}" for name in missing if not is_head(name)]

@@ -12,11 +12,25 @@ from configs.schema import StageBase
 from trainers.optim.groups import Group
 
 
+class UncorrectedAdamW(paddle.optimizer.AdamW):
+    """AdamW without bias correction: Paddle divides by 1 - beta^t and multiplies beta^t on after every step, so from 0 it stays 0."""
+
+    def _add_moments_pows(self, p: paddle.Tensor) -> None:
+        super()._add_moments_pows(p)
+        for kind in (self._beta1_pow_acc_str, self._beta2_pow_acc_str):
+            power = self._accumulators[kind][p.name]
+            power.set_value(np.zeros(power.shape, dtype=np.float32))
+
+
 def make_adamw(
     parameters: Mapping[str, paddle.Tensor], groups: Sequence[Group], stage: StageBase, master_weights: bool
 ) -> paddle.optimizer.AdamW:
-    """Decoupled AdamW; a group's learning_rate multiplies the rate that `set_lr` gives. Clipping is the loop's."""
-    return paddle.optimizer.AdamW(
+    """Decoupled AdamW; a group's learning_rate multiplies the rate that `set_lr` gives. Clipping is the loop's.
+
+    With `bias_correction: false` the step is that of the original code's BERTAdam: w -= lr * (m / (sqrt(v) + eps) + decay * w).
+    """
+    kind = paddle.optimizer.AdamW if stage.bias_correction else UncorrectedAdamW
+    return kind(
         learning_rate=stage.lr,
         beta1=stage.adam_beta1,
         beta2=stage.adam_beta2,

@@ -1,4 +1,4 @@
-"""Global-norm clipping of the gradients that the optimizer is about to use."""
+"""Clipping of the gradients that the optimizer is about to use: by their norm together, or each by its own."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def scale_gradients(parameters: Iterable[paddle.Tensor], norm: float, limit: flo
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.scale_(limit / norm)
+
+
+@paddle.no_grad()
+def clip_each(parameters: Iterable[paddle.Tensor], limit: float) -> None:
+    """Scale every gradient to at most a positive norm `limit` of its own, as the original code's BERTAdam does. No wait for the device."""
+    if limit <= 0.0:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            flat = parameter.grad.astype("float32").flatten()
+            norm = paddle.sqrt(paddle.dot(flat, flat))
+            parameter.grad.multiply_((limit / paddle.clip(norm, min=limit)).astype(parameter.grad.dtype))

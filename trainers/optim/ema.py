@@ -1,4 +1,4 @@
-"""Exponential moving average of the trainable weights."""
+"""Exponential moving average of the weights that are trained; frozen ones are their own average."""
 
 from __future__ import annotations
 

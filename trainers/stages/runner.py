@@ -13,8 +13,9 @@ import numpy as np
 import paddle
 
 from configs.errors import ConfigError
-from configs.schema import FinetuneStage, PretrainStage
+from configs.schema import PretrainStage
 from trainers.data.vocabulary import load_vocabulary
+from trainers.engine.amp import FLOAT32_LAYERS
 from trainers.engine.board import write_board
 from trainers.engine.checkpoint import CheckpointStore, Snapshot, newest_intact
 from trainers.engine.files import replace_json, sweep_partial
@@ -27,7 +28,7 @@ from trainers.model.config import BertConfig
 from trainers.model.folder import ModelSource, load_folder, read_bert_config
 from trainers.optim.adamw import make_adamw
 from trainers.optim.ema import WeightAverage
-from trainers.optim.groups import make_groups
+from trainers.optim.groups import freeze_others, make_groups
 from trainers.optim.schedule import make_schedule
 from trainers.stages.finetune import FinetuneWork
 from trainers.stages.pretrain import PretrainWork
@@ -83,14 +84,19 @@ class StageRunner:
         task, model = self.work.make_task(), self._make_model(config, load)
         total = self.stage.max_steps or (self.stage.epochs or 0) * task.steps_per_epoch
         parameters = dict(model.named_parameters())
-        decay = self.stage.layer_decay if isinstance(self.stage, FinetuneStage) else 1.0
-        groups = make_groups(parameters, config.num_layers, decay, self.stage.weight_decay)
-        optimizer = make_adamw(parameters, groups, self.stage, self.run_.policy.master_weights)
+        groups = make_groups(parameters, config.num_layers, self.stage)
+        trained = freeze_others(parameters, groups)
+        optimizer = make_adamw(trained, groups, self.stage, self.run_.policy.master_weights)
         if self.run_.policy.master_weights:
             model, optimizer = paddle.amp.decorate(
-                model, optimizer, level="O2", dtype=self.run_.policy.dtype, master_weight=True
+                model,
+                optimizer,
+                level="O2",
+                dtype=self.run_.policy.dtype,
+                master_weight=True,
+                excluded_layers=list(FLOAT32_LAYERS),
             )
-        average = WeightAverage(parameters, self.stage.ema) if self.stage.ema is not None else None
+        average = WeightAverage(trained, self.stage.ema) if self.stage.ema is not None else None
         ranks = self.run_.ranks
         return Parts(
             task,
@@ -200,8 +206,8 @@ class StageRunner:
             metrics=self.metrics,
             samples=self.samples,
             stop_requested=run.stop_requested,
-            flops=lambda tokens, sequences: training_flops(
-                config, tokens, sequences, round(tokens * self.work.predicted_share)
+            flops=lambda tokens, samples: training_flops(
+                config, self.stage, tokens, samples, round(tokens * self.work.predicted_share)
             ),
             peak_flops=peak,
             extra_state=lambda: {"fingerprint": self.fingerprint(), "seconds": seconds()},
@@ -215,10 +221,12 @@ class StageRunner:
         """Best weights by the validation metric where there is one, else the last; averaged ones with EMA. All ranks agree."""
         best, kind = loop.progress.best_step, "ema" if loop.parts.average is not None else "model"
         if best is not None and best != loop.progress.step:
-            return dict(self.store.read(best).tensors[kind])
+            tensors = self.store.read(best).tensors
+            return {**tensors["model"], **tensors[kind]}
+        arrays = {name: parameter.astype("float32").numpy() for name, parameter in loop.parameters.items()}
         if loop.parts.average is not None:
-            return {name: average.numpy() for name, average in loop.parts.average.averages.items()}
-        return {name: parameter.astype("float32").numpy() for name, parameter in loop.parameters.items()}
+            arrays |= {name: average.numpy() for name, average in loop.parts.average.averages.items()}
+        return arrays
 
     def _finish(self, loop: TrainingLoop, config: BertConfig, seconds: float) -> None:
         run, progress = self.run_, loop.progress

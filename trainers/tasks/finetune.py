@@ -9,28 +9,28 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from configs.schema import FinetuneStage
+from configs.schema import ClassifierStage
 from trainers.data.order import epoch_order
+from trainers.data.sequences import Sequence, SequenceMaker, check_single, input_lengths
 from trainers.data.store import Texts
-from trainers.data.truncate import assemble, pair_lengths, truncate_pair, truncate_single, truncated_length
 from trainers.data.vocabulary import Vocabulary
-from trainers.model.batch import TokenBatch, make_token_batch
+from trainers.model.batch import TokenBatch, make_text_batch
 from trainers.model.dropout import SequenceNoise
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Token sequences with labels."""
+    """Texts with labels."""
 
     tokens: TokenBatch
-    labels_B: paddle.Tensor | None
-    """[B] int64; None where only predictions are wanted."""
+    labels_D: paddle.Tensor | None
+    """[D] int64; None where only predictions are wanted."""
     weight: float
     """1, or 0 for the stand-in of a rank that has no samples in a step."""
 
     @property
     def counts(self) -> tuple[float, ...]:
-        return (self.weight * self.tokens.layout.num_sequences,)
+        return (self.weight * self.tokens.num_texts,)
 
     @property
     def num_cells(self) -> int:
@@ -38,32 +38,23 @@ class LabelledBatch:
 
 
 class TextEncoder:
-    """Texts of one split as sequences of at most `max_length` tokens with special tokens (paper.md section 1)."""
+    """Texts of one split as sequences of at most `max_length` tokens with special tokens."""
 
-    def __init__(self, texts: Texts, vocabulary: Vocabulary, stage: FinetuneStage) -> None:
+    def __init__(self, texts: Texts, vocabulary: Vocabulary, stage: ClassifierStage) -> None:
+        """Raises ConfigError for pairs with `hierarchical`."""
+        if stage.hierarchical is not None:
+            check_single(texts.has_pairs)
         self.texts = texts
-        self._vocabulary = vocabulary
-        self._max_length = stage.max_length
-        self._truncation = stage.truncation
+        self._stage = stage
+        self._make = SequenceMaker(vocabulary, stage)
 
-    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and types of a row."""
-        first, second = self.texts.tokens(row), self.texts.pair_tokens(row)
-        if second is None:
-            first = truncate_single(first, self._max_length, self._truncation.head, self._truncation.tail)
-        else:
-            first, second = truncate_pair(first, second, self._max_length)
-        return assemble(first, second, self._vocabulary.cls_id, self._vocabulary.sep_id)
+    def __call__(self, row: int) -> list[Sequence]:
+        """The sequences of a row: one, or all fractions of a hierarchical text."""
+        return self._make(self.texts.tokens(row), self.texts.pair_tokens(row))
 
     def lengths(self) -> np.ndarray:
-        """int64 [rows]: tokens of every row as `__call__` gives it."""
-        if self.texts.pair_lengths is None:
-            kept = [truncated_length(int(length), self._max_length) for length in self.texts.lengths]
-        else:
-            room = self._max_length - 3
-            pairs = zip(self.texts.lengths.tolist(), self.texts.pair_lengths.tolist(), strict=True)
-            kept = [sum(pair_lengths(a, b, room)) + 3 for a, b in pairs]
-        return np.asarray(kept, dtype=np.int64)
+        """int64 [rows]: tokens of every row as `__call__` gives it, all its sequences together."""
+        return input_lengths(self.texts.lengths, self.texts.pair_lengths, self._stage)
 
 
 class FinetuneTask:
@@ -99,11 +90,13 @@ class FinetuneTask:
     def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> LabelledBatch:
         weight = 1.0 if len(ids) else 0.0
         rows = ids if len(ids) else self._rows[:1]
-        noise = SequenceNoise(self._seed, step, rows.tolist()) if self._per_sequence_noise else None
-        sequences = [self.encoder(int(row)) for row in rows]
-        tokens = make_token_batch([ids for ids, _ in sequences], [types for _, types in sequences], noise)
+        texts = [self.encoder(int(row)) for row in rows]
+        noise = None
+        if self._per_sequence_noise:
+            noise = SequenceNoise(self._seed, step, rows.tolist(), [len(sequences) for sequences in texts])
+        tokens = make_text_batch(texts, noise)
         return LabelledBatch(tokens, paddle.to_tensor(self._labels[rows].astype(np.int64)), weight)
 
     def losses(self, model: Any, batch: LabelledBatch) -> list[paddle.Tensor]:
-        logits_BC = model(batch.tokens).astype("float32")
-        return [F.cross_entropy(logits_BC, batch.labels_B, reduction="sum") * batch.weight]
+        logits_DC = model(batch.tokens).astype("float32")
+        return [F.cross_entropy(logits_DC, batch.labels_D, reduction="sum") * batch.weight]

@@ -249,6 +249,17 @@ def test_the_data_fingerprint_changes_with_the_rows(work: Path) -> None:
             2,
             "stages.finetune.layers: 5; the model model has blocks 0 to 1",
         ),
+        (
+            ("arguments", "stages.finetune.layer_rates=[1e-5]"),
+            2,
+            "stages.finetune.layer_rates: 1 rates; the model model has 2 blocks",
+        ),
+        (
+            ("arguments", "stages.finetune.rate_bands=2.6"),
+            2,
+            "stages.finetune.rate_bands: 2.6; the model model has 2 blocks, too few for three bands",
+        ),
+        (("arguments", "stages.finetune.freeze=3"), 2, "stages.finetune.freeze: 3; the model model has 2 blocks"),
         (("arguments", "stages.finetune.lerning_rate=1"), 2, "lerning_rate"),
         (("cache", "x"), 73, "cannot write"),
     ],

@@ -13,8 +13,8 @@ from tests.support.tiny import write_bert
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from trainers.engine.loop import dropout_seed  # noqa: E402
-from trainers.model.batch import make_layout, make_token_batch  # noqa: E402
-from trainers.model.dropout import SequenceNoise, dropout_attention, dropout_sequences, dropout_tokens  # noqa: E402
+from trainers.model.batch import TokenBatch, make_layout, make_token_batch  # noqa: E402
+from trainers.model.dropout import SequenceNoise, dropout_attention, dropout_texts, dropout_tokens  # noqa: E402
 from trainers.model.folder import read_bert_config  # noqa: E402
 from trainers.model.heads import BertForClassification  # noqa: E402
 
@@ -29,6 +29,11 @@ def tokens(
     layout = make_layout(lengths, SequenceNoise(7, step, ids))
     x = dropout_tokens(paddle.ones([sum(lengths), 64]), probability, True, layout).numpy()
     return np.split(x, np.cumsum(lengths)[:-1])
+
+
+def batch_of(lengths: tuple[int, ...], ids: tuple[int, ...]) -> TokenBatch:
+    rows = [np.zeros(length, dtype=np.int64) for length in lengths]
+    return make_token_batch(rows, rows, SequenceNoise(7, 4, ids))
 
 
 def test_companions_and_order_do_not_matter() -> None:
@@ -89,7 +94,7 @@ def test_off_means_untouched() -> None:
     assert dropout_tokens(x, 0.0, True, layout) is x
     assert dropout_tokens(x, 0.5, False, layout) is x
     rows = paddle.rand([3, 4])
-    assert dropout_sequences(rows, 0.0, True, layout) is rows
+    assert dropout_texts(rows, 0.0, True, batch_of(LENGTHS, IDS)) is rows
     assert dropout_attention(rows, 0.5, False, layout) is rows
 
 
@@ -108,11 +113,9 @@ def test_attention_probabilities_of_real_cells() -> None:
         assert not np.array_equal(own[0], own[1]), "each head has its own"
 
 
-def test_one_row_per_sequence() -> None:
-    dropped = dropout_sequences(
-        paddle.ones([3, 256]), 0.5, True, make_layout(LENGTHS, SequenceNoise(7, 4, IDS))
-    ).numpy()
-    alone = dropout_sequences(paddle.ones([1, 256]), 0.5, True, make_layout([3], SequenceNoise(7, 4, [11]))).numpy()
+def test_one_row_per_text() -> None:
+    dropped = dropout_texts(paddle.ones([3, 256]), 0.5, True, batch_of(LENGTHS, IDS)).numpy()
+    alone = dropout_texts(paddle.ones([1, 256]), 0.5, True, batch_of((3,), (11,))).numpy()
     np.testing.assert_array_equal(dropped[1], alone[0])
     assert 90 < (dropped[0] == 0).sum() < 166
 

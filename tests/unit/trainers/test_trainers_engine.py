@@ -15,7 +15,7 @@ import pytest
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from configs.errors import CannotWriteError, DataError  # noqa: E402
-from configs.schema import AmpConfig, EarlyStopping  # noqa: E402
+from configs.schema import AmpConfig, EarlyStopping, FinetuneStage, PretrainStage  # noqa: E402
 from trainers.engine.amp import AmpPolicy, choose_policy, device_capability  # noqa: E402
 from trainers.engine.flops import training_flops  # noqa: E402
 from trainers.engine.metrics_log import StepLog  # noqa: E402
@@ -276,8 +276,25 @@ def test_flop_of_bert_base_by_the_formula() -> None:
     config = BertConfig(30522, 768, 12, 12, 3072, 512, 2)
     sequences, length, masked = 10, 128, 192
     forward = 12 * (24 * 768**2 + 4 * 128 * 768) * sequences * length + masked * (2 * 768**2 + 2 * 768 * 30522)
-    assert math.isclose(training_flops(config, sequences * length, sequences, masked), 3 * forward)
-    assert math.isclose(training_flops(config, 1280, 10, 192) / 1280, 0.545e9, rel_tol=0.01), "performance.md's figure"
+    pretrain = PretrainStage(task="pretrain", max_steps=1)
+    assert math.isclose(training_flops(config, pretrain, sequences * length, sequences, masked), 3 * forward)
+    figure = training_flops(config, pretrain, 1280, 10, 192) / 1280
+    assert math.isclose(figure, 0.545e9, rel_tol=0.01), "performance.md's figure"
+
+
+def test_flop_of_frozen_blocks_fractions_and_the_lstm_head() -> None:
+    config = BertConfig(30522, 768, 12, 12, 3072, 512, 2)
+    block = 1280 * (24 * 768**2 + 4 * 128 * 768)
+
+    def flops(samples: int, **values: Any) -> float:
+        stage = FinetuneStage.model_validate({"task": "finetune", "epochs": 1, "max_length": 128, **values})
+        return training_flops(config, stage, 1280, samples, 0)
+
+    assert math.isclose(flops(10), 36 * block)
+    assert math.isclose(flops(5, hierarchical="mean"), 36 * block), "5 texts of 2 fractions"
+    assert math.isclose(flops(10, freeze=4), (8 * 3 + 4) * block), "a frozen block is computed forward only"
+    lstm = 1280 * (2 * 2 * 4 * 100 * (768 + 100) + 2 * 200 * 200)
+    assert math.isclose(flops(10, freeze="encoder", classifier="bilstm", lstm_size=100), 12 * block + 3 * lstm)
 
 
 def test_records_heartbeat_and_failures(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ class Encoder:
     def lengths(self) -> np.ndarray:
         return np.array([len(text) for text in self.texts])
 
-    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.texts[row], np.zeros_like(self.texts[row])
+    def __call__(self, row: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(self.texts[row], np.zeros_like(self.texts[row]))]
 
 
 class Listener:
@@ -94,7 +94,7 @@ def test_probabilities_in_the_order_of_the_rows(tmp_path: Path, monkeypatch: pyt
     assert found.rows.tolist() == rows.tolist()
     model.eval()
     for row, chances in zip(rows, found.probabilities, strict=True):
-        ids, types = encoder(int(row))
+        ((ids, types),) = encoder(int(row))
         logits = model(make_token_batch([ids], [types])).numpy()[0].astype(np.float64)
         expected = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose(chances, expected, rtol=1e-5)

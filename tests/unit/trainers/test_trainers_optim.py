@@ -1,4 +1,4 @@
-"""Schedules, parameter groups, AdamW, clipping and weight averaging against arithmetic by hand."""
+"""Schedules, AdamW, clipping and weight averaging against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -16,20 +16,15 @@ paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from configs.schema import FinetuneStage  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
-from trainers.model.config import BertConfig  # noqa: E402
 from trainers.model.folder import read_bert_config  # noqa: E402
 from trainers.model.heads import BertForClassification, BertForPretraining  # noqa: E402
 from trainers.optim.adamw import adamw_state, load_adamw_state, make_adamw  # noqa: E402
-from trainers.optim.clip import global_norm, scale_gradients  # noqa: E402
+from trainers.optim.clip import clip_each, global_norm, scale_gradients  # noqa: E402
 from trainers.optim.ema import WeightAverage  # noqa: E402
-from trainers.optim.groups import Group, decays, make_groups  # noqa: E402
+from trainers.optim.groups import Group, make_groups  # noqa: E402
 from trainers.optim.schedule import Schedule, make_schedule, warmup_steps  # noqa: E402
 
 FIXTURE = Path(__file__).resolve().parents[4] / "shared" / "data" / "fixtures" / "seed_learning_rate.json"
-BASE_RATES = (  # paper.md: 2e-5 at 0.95, block 0 to 11 of BERT-base
-    *(1.1376e-5, 1.1975e-5, 1.2605e-5, 1.3268e-5, 1.3967e-5, 1.4702e-5),
-    *(1.5476e-5, 1.6290e-5, 1.7147e-5, 1.8050e-5, 1.9000e-5, 2.0000e-5),
-)
 
 
 def stage(**values: Any) -> FinetuneStage:
@@ -80,42 +75,21 @@ def test_the_learning_rates_of_the_original_run() -> None:
     assert math.isclose(after, 2e-5 * (2343 - 1234) / (2343 - 234))
 
 
-# Groups
+def test_the_schedule_of_the_original_code() -> None:
+    made = make_schedule(stage(lr=1.0, schedule="bert_adam", warmup=0.25), 10)
+    shares = [0, 0.4, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0]  # the warm-up ends between two steps
+    np.testing.assert_allclose([made(step) for step in range(12)], shares, rtol=1e-12, atol=1e-12)
+    assert make_schedule(stage(lr=1.0, schedule="bert_adam", warmup=4), 10)(2) == 0.5
 
 
-def test_the_papers_layer_wise_rates() -> None:
-    config = BertConfig(20, 8, 12, 2, 16, 16, 2)
-    names = [name for name, _ in BertForClassification(config, 2).named_parameters()]
-    rates = {name: 2e-5 * group.lr_multiple for group in make_groups(names, 12, 0.95, 0.01) for name in group.names}
-    for block, expected in enumerate(BASE_RATES):
-        of_block = {rate for name, rate in rates.items() if name.startswith(f"bert.encoder.layers.{block}.")}
-        assert len(of_block) == 1
-        assert f"{of_block.pop():.4e}" == f"{expected:.4e}"
-    others = {rate for name, rate in rates.items() if ".layers." not in name}
-    assert others == {2e-5}, "embeddings, pooler and classifier keep the rate"
-
-
-def test_every_parameter_is_in_one_group_and_biases_and_norms_do_not_decay() -> None:
-    for model in (
-        BertForClassification(BertConfig(20, 8, 3, 2, 16, 16, 2), 2),
-        BertForPretraining(BertConfig(20, 8, 3, 2, 16, 16, 2)),
-    ):
-        parameters = dict(model.named_parameters())
-        groups = make_groups(parameters, 3, 0.9, 0.01)
-        assert sorted(name for group in groups for name in group.names) == sorted(parameters)
-        assert len({(group.lr_multiple, group.weight_decay) for group in groups}) == len(groups)
-        norms = {
-            f"{path}.{kind}"
-            for path, layer in model.named_sublayers()
-            if isinstance(layer, paddle.nn.LayerNorm)
-            for kind in ("weight", "bias")
-        }
-        for group in groups:
-            for name in group.names:
-                is_matrix = parameters[name].ndim == 2
-                assert (group.weight_decay == 0.01) == is_matrix == decays(name), name
-                assert not (is_matrix and name in norms)
-    assert len(make_groups(parameters, 3, 1.0, 0.01)) == 2
+def test_the_learning_rates_of_the_original_pytorch_run() -> None:
+    if not FIXTURE.exists():
+        pytest.skip(f"no trial data at {FIXTURE}")
+    fixture = json.loads(FIXTURE.read_text())
+    values = {"lr": fixture["base_lr"], "warmup": fixture["warmup_proportion"], "schedule": "bert_adam"}
+    made = make_schedule(stage(**values), fixture["total_steps"])
+    np.testing.assert_allclose([made(step) for step in range(20)], fixture["torch"], rtol=1e-6, atol=0)
+    assert math.isclose(made(235), 2e-5 * (1 - 235 / 2343)), "234.3 steps of warm-up, then down from 1"
 
 
 # AdamW
@@ -139,7 +113,9 @@ class HandAdamW:
                 gradient = gradients[name].astype(np.float64)
                 self.m[name] = b1 * self.m[name] + (1 - b1) * gradient
                 self.v[name] = b2 * self.v[name] + (1 - b2) * gradient**2
-                m_hat, v_hat = self.m[name] / (1 - b1**self.t), self.v[name] / (1 - b2**self.t)
+                m_hat, v_hat = self.m[name], self.v[name]
+                if self.stage.bias_correction:
+                    m_hat, v_hat = m_hat / (1 - b1**self.t), v_hat / (1 - b2**self.t)
                 self.values[name] *= 1 - rate * group.weight_decay
                 self.values[name] -= rate * m_hat / (np.sqrt(v_hat) + self.stage.adam_eps)
 
@@ -152,7 +128,7 @@ class Problem:
         paddle.seed(seed)
         self.model = BertForClassification(config, 3)
         self.parameters = dict(self.model.named_parameters())
-        self.groups = make_groups(self.parameters, 2, settings.layer_decay, settings.weight_decay)
+        self.groups = make_groups(self.parameters, 2, settings)
         self.optimizer = make_adamw(self.parameters, self.groups, settings, False)
 
     def gradients(self, number: int) -> dict[str, np.ndarray]:
@@ -174,13 +150,15 @@ class Problem:
         return {name: parameter.numpy() for name, parameter in self.parameters.items()}
 
 
-SETTINGS = stage(layer_decay=0.5, weight_decay=0.3, adam_beta1=0.8, adam_beta2=0.95, adam_eps=1e-5, lr=1e-2)
+OPTIMIZER = stage(layer_decay=0.5, weight_decay=0.3, adam_beta1=0.8, adam_beta2=0.95, adam_eps=1e-5, lr=1e-2)
 
 
-def test_three_steps_of_adamw_by_hand(tmp_path: Path) -> None:
-    problem = Problem(tmp_path / "bert", SETTINGS)
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_three_steps_of_adamw_by_hand(tmp_path: Path, bias_correction: bool) -> None:
+    settings = OPTIMIZER.model_copy(update={"bias_correction": bias_correction})
+    problem = Problem(tmp_path / "bert", settings)
     start = problem.values()
-    hand = HandAdamW(start, SETTINGS, problem.groups)
+    hand = HandAdamW(start, settings, problem.groups)
     for number, lr in enumerate((1e-2, 3e-2, 5e-3)):
         gradients = problem.gradients(number)
         hand.step(gradients, lr)
@@ -197,10 +175,25 @@ def test_three_steps_of_adamw_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_without_bias_correction_epsilon_stands_beside_the_root_of_v() -> None:
+    """Two steps of BERTAdam with numbers for pencil and paper; an epsilon as large as the root shows where it stands."""
+    settings = stage(bias_correction=False, adam_beta1=0.5, adam_beta2=0.75, adam_eps=1.0, weight_decay=0.0, lr=1.0)
+    held = parameter([4.0], None)
+    optimizer = make_adamw({"w": held}, [Group(1.0, 0.0, ("w",))], settings, False)
+    for gradient, expected in ((2.0, 3.5), (4.0, 3.5 - 2.5 / (math.sqrt(4.75) + 1))):
+        # step 1: m = 1, v = 1, 1 / (1 + 1); step 2: m = 0.5 + 2, v = 0.75 + 4
+        (held * gradient).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+        np.testing.assert_allclose(held.numpy(), [expected], rtol=1e-6)
+
+
 @pytest.mark.parametrize("others_before", [0, 3])
-def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -> None:
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int, bias_correction: bool) -> None:
     """Also in a process where Paddle has numbered its parameters differently in the meantime."""
-    straight = Problem(tmp_path / "bert", SETTINGS)
+    settings = OPTIMIZER.model_copy(update={"bias_correction": bias_correction})
+    straight = Problem(tmp_path / "bert", settings)
     for number in range(3):
         straight.step(number, 1e-2)
     saved = {name: tensor.numpy() for name, tensor in adamw_state(straight.optimizer, straight.parameters).items()}
@@ -210,7 +203,7 @@ def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -
     for _ in range(others_before):
         paddle.nn.Linear(2, 2)
         paddle.nn.LayerNorm(3)
-    again = Problem(tmp_path / "bert", SETTINGS, seed=99)
+    again = Problem(tmp_path / "bert", settings, seed=99)
     assert [p.name for p in again.parameters.values()] != [p.name for p in straight.parameters.values()]
     for name, parameter in again.parameters.items():
         parameter.set_value(weights[name])
@@ -220,15 +213,17 @@ def test_saved_state_continues_bit_for_bit(tmp_path: Path, others_before: int) -
         again.step(number, 2e-3)
     for name, value in straight.values().items():
         np.testing.assert_array_equal(again.values()[name], value, err_msg=name)
-    forgetful = Problem(tmp_path / "bert", SETTINGS)
+    forgetful = Problem(tmp_path / "bert", settings)
     for name, parameter in forgetful.parameters.items():
         parameter.set_value(weights[name])
     forgetful.step(3, 2e-3)
-    restored = Problem(tmp_path / "bert", SETTINGS)
+    restored = Problem(tmp_path / "bert", settings)
     for name, parameter in restored.parameters.items():
         parameter.set_value(weights[name])
     load_adamw_state(restored.optimizer, restored.parameters, saved)
     restored.step(3, 2e-3)
+    powers = {float(array.item()) for key, array in saved.items() if "_pow_acc/" in key}
+    assert (powers == {0.0}) == (not bias_correction)
     name = "classifier.weight"
     assert not np.array_equal(restored.values()[name], forgetful.values()[name]), "the moments matter"
 
@@ -237,7 +232,7 @@ def test_parameters_that_were_never_stepped_have_no_state(tmp_path: Path) -> Non
     config = read_bert_config(write_bert(tmp_path / "bert"))
     model = BertForPretraining(config, use_nsp=False)
     parameters = dict(model.named_parameters())
-    optimizer = make_adamw(parameters, make_groups(parameters, 2, 1.0, 0.01), SETTINGS, False)
+    optimizer = make_adamw(parameters, make_groups(parameters, 2, stage()), OPTIMIZER, False)
     mlm, _ = model(make_token_batch([np.arange(5, 12)], [np.zeros(7)]), paddle.to_tensor([1, 3]))
     mlm.sum().backward()
     optimizer.step()
@@ -276,6 +271,18 @@ def test_global_norm_and_scaling() -> None:
     assert float(global_norm([])) == 0.0
     assert math.isnan(float(global_norm([parameter([1.0], [float("nan")])])))
     assert math.isinf(float(global_norm([parameter([1.0], [float("inf")])])))
+
+
+def test_each_gradient_by_its_own_norm() -> None:
+    parameters = [parameter([1.0, 1.0], [3.0, 4.0]), parameter([1.0], [0.25]), parameter([1.0], None)]
+    parameters.append(parameter([1.0, 1.0], [0.0, 0.0]))
+    clip_each(parameters, 0.0)
+    assert parameters[0].grad.tolist() == [3.0, 4.0]
+    clip_each(parameters, 1.0)
+    np.testing.assert_allclose(parameters[0].grad.tolist(), [0.6, 0.8], rtol=1e-6)
+    assert parameters[1].grad.tolist() == [0.25], "below the limit nothing changes"
+    assert parameters[2].grad is None
+    assert parameters[3].grad.tolist() == [0.0, 0.0]
 
 
 # Averaging

@@ -84,7 +84,7 @@ def test_lengths_are_those_of_the_sequences(folder: Path) -> None:
     task = finetune_task(folder)
     rows = np.arange(20)
     lengths = task.lengths(0, rows)
-    assert lengths.tolist() == [len(task.encoder(int(row))[0]) for row in rows]
+    assert lengths.tolist() == [len(task.encoder(int(row))[0][0]) for row in rows]
     assert (lengths.min(), lengths.max()) >= (5, 10)
     assert lengths.max() == 10
     texts = task.encoder.texts
@@ -97,7 +97,7 @@ def test_lengths_are_those_of_the_sequences(folder: Path) -> None:
         (Truncation(tail=3), np.concatenate([words[:5], words[-3:]])),
     ):
         stage = FINETUNE.model_copy(update={"truncation": truncation})
-        ids, types = TextEncoder(texts, load_vocabulary(folder / "bert" / "vocab.txt"), stage)(row)
+        ((ids, types),) = TextEncoder(texts, load_vocabulary(folder / "bert" / "vocab.txt"), stage)(row)
         assert ids.tolist() == [2, *expected.tolist(), 3]
         assert types.tolist() == [0] * 10
 
@@ -116,6 +116,29 @@ def test_the_loss_of_a_classifier_is_a_sum_over_its_texts(folder: Path) -> None:
     assert math.isclose(float(total), expected, rel_tol=1e-5)
     parts = [float(task.losses(model, task.micro_batch(0, 1, np.array(ids)))[0]) for ids in ([3], [7, 8])]
     assert math.isclose(sum(parts), expected, rel_tol=1e-5)
+
+
+def test_a_hierarchical_batch_counts_texts_and_computes_all_fractions(folder: Path) -> None:
+    stage = FINETUNE.model_copy(update={"max_length": 8, "hierarchical": "attention"})
+    texts = open_texts(Path(read_prepared(folder / "run")["stages"]["finetune"]["splits"]["train"]))
+    encoder = TextEncoder(texts, load_vocabulary(folder / "bert" / "vocab.txt"), stage)
+    task = FinetuneTask(encoder, np.arange(20), 6, seed=3, per_sequence_noise=True)
+    model = loaded(folder, stage)
+    rows = np.array([int(np.argmax(texts.lengths)), int(np.argmin(texts.lengths)), 7])
+    whole = task.micro_batch(0, 1, rows)
+    counts = [-(-int(texts.lengths[row]) // 6) for row in rows]
+    assert sorted(counts)[-1] > min(counts)
+    assert whole.counts == (3.0,)
+    assert whole.tokens.fractions is not None
+    assert (whole.tokens.fractions.lengths, whole.tokens.num_texts) == (tuple(counts), 3)
+    assert whole.num_cells == sum(counts) * 8
+    assert task.lengths(0, rows).tolist() == [
+        int(texts.lengths[row]) + 2 * n for row, n in zip(rows, counts, strict=True)
+    ]
+    assert task.lengths(0, rows).sum() == whole.tokens.num_tokens
+    (total,) = task.losses(model, whole)
+    parts = [float(task.losses(model, task.micro_batch(0, 1, rows[[k]]))[0]) for k in range(3)]
+    assert math.isclose(float(total), sum(parts), rel_tol=1e-5)
 
 
 @pytest.mark.parametrize("nsp", [True, False])

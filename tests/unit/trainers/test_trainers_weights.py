@@ -16,14 +16,18 @@ paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from configs.errors import ConfigError, DataError  # noqa: E402
 from configs.schema import FinetuneStage, PretrainStage  # noqa: E402
-from trainers.model.batch import make_token_batch  # noqa: E402
+from trainers.data.sequences import SequenceMaker  # noqa: E402
+from trainers.model.batch import make_text_batch, make_token_batch  # noqa: E402
 from trainers.model.folder import ModelSource, build_model, load_folder, read_bert_config, save_folder  # noqa: E402
 from trainers.model.heads import BertForClassification, BertForPretraining  # noqa: E402
 from trainers.model.names import from_hf, to_hf  # noqa: E402
 from trainers.model.weights import read_weights, to_hf_arrays  # noqa: E402
+from trainers.trained import load_classifier  # noqa: E402
 
 FINETUNE = FinetuneStage(task="finetune", epochs=1, max_length=32)
 BLOCKS = FinetuneStage(task="finetune", epochs=1, max_length=32, layers=(0, 1), pooling="mean")
+LSTM = FinetuneStage(task="finetune", epochs=1, max_length=32, classifier="bilstm", lstm_size=7)
+FRACTIONS = FinetuneStage(task="finetune", epochs=1, max_length=8, hierarchical="attention", max_fractions=2)
 PRETRAIN = PretrainStage(task="pretrain", max_steps=1, max_length=32)
 IDS, TYPES = np.array([2, 7, 8, 9, 3, 12, 13, 3]), np.array([0, 0, 0, 0, 0, 1, 1, 1])
 
@@ -220,7 +224,11 @@ def test_half_precision_files_are_read_as_float32(bert: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("stage", [FINETUNE, BLOCKS, PRETRAIN], ids=["pooler", "blocks", "pretrain"])
+@pytest.mark.parametrize(
+    "stage",
+    [FINETUNE, BLOCKS, LSTM, FRACTIONS, PRETRAIN],
+    ids=["pooler", "blocks", "bilstm", "fractions", "pretrain"],
+)
 def test_a_saved_folder_loads_in_paddlenlp(bert: Path, tmp_path: Path, stage: FinetuneStage | PretrainStage) -> None:
     transformers = pytest.importorskip("paddlenlp.transformers", reason="needs PaddleNLP")
     config, target = read_bert_config(bert), tmp_path / "saved"
@@ -243,6 +251,26 @@ def test_a_saved_folder_loads_in_paddlenlp(bert: Path, tmp_path: Path, stage: Fi
         np.testing.assert_allclose(theirs(*inputs)[0].numpy()[0], model.bert(batch)[-1].numpy(), atol=1e-5, rtol=0)
     tokenizer = transformers.BertTokenizer.from_pretrained(str(target))
     assert tokenizer.encode("FILLER1 hum1 hum1ing")["input_ids"] == [2, 6, 26, 26, VOCABULARY.index("##ing"), 3]
+
+
+@pytest.mark.parametrize("stage", [LSTM, FRACTIONS], ids=["bilstm", "fractions"])
+def test_a_trained_classifier_comes_back_whole(bert: Path, tmp_path: Path, stage: FinetuneStage) -> None:
+    config, target = read_bert_config(bert), tmp_path / "saved"
+    model = build_model(stage, config, 3)
+    arrays = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    save_folder(target, arrays, config, stage, ModelSource(bert, True), CLASSES)
+    assert json.loads((target / "config.json").read_text())["architectures"] == ["BertModel"]
+    classifier = load_classifier(target)
+    assert (classifier.stage, classifier.label_names) == (stage, CLASSES)
+    text = np.arange(5, 5 + 17)
+    batch = make_text_batch([SequenceMaker(classifier.vocabulary, classifier.stage)(text)])
+    assert batch.layout.lengths == ((19,) if stage is LSTM else (8, 8))
+    model.eval()
+    np.testing.assert_array_equal(classifier.model(batch).numpy(), model(batch).numpy())
+    # another number of classes renews the head, and keeps what combines the fractions
+    other = build_model(stage, config, 4)
+    renewed = set(load_folder(other, target).new)
+    assert renewed == {name for name in arrays if name.startswith("classifier.")}
 
 
 def test_the_folder_says_what_it_is(bert: Path, tmp_path: Path) -> None:
