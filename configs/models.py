@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.schema import Config, FinetuneStage
+from configs.schema import ClassifierStage, Config
 
 MINILM = "all-minilm-l6-v2"
 REPOSITORIES = {
@@ -47,7 +47,7 @@ def check_fits_model(config: Config, model: str, num_positions: int, num_blocks:
                 f"stages.{name}.max_length: {stage.max_length}; the model {model} has {num_positions} positions",
                 f"set stages.{name}.max_length to {num_positions} or less",
             )
-        if isinstance(stage, FinetuneStage) and not isinstance(stage.layers, str) and max(stage.layers) >= num_blocks:
+        if isinstance(stage, ClassifierStage) and not isinstance(stage.layers, str) and max(stage.layers) >= num_blocks:
             raise ConfigError(
                 f"stages.{name}.layers: {max(stage.layers)}; the model {model} has blocks 0 to {num_blocks - 1}",
                 f"set stages.{name}.layers to some of them, or to all",

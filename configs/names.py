@@ -18,6 +18,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "data_dir": "path",
     "data_path": "path",
     "dataset_name": "dataset",
+    "datasets": "data_sets",
     "discr": "layer_decay",
     "do_whole_word_mask": "whole_word",
     "early_stopping_patience": "patience",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.data import DataConfig
-from configs.section import Fraction, PositiveInt, Problem, Strict, Text
+from configs.section import Fraction, PositiveInt, Problem, StageName, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 Warmup = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -32,9 +32,7 @@ class StageBase(Strict):
 
     init: Text | None = None
     """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the
-    nearest earlier pre-training stage, else the model."""
-    data: DataConfig | None = None
-    """This stage's own data; default: the top-level data."""
+    nearest earlier pre-training stage (for fine-tuning, also a multi-task stage), else the model."""
     epochs: PositiveInt | None = None
     """Passes over the training data. Give epochs or max_steps."""
     max_steps: PositiveInt | None = None
@@ -87,6 +85,8 @@ class PretrainStage(StageBase):
 
     task: Literal["pretrain"]
     """What the stage does; default: the stage's name."""
+    data: DataConfig | None = None
+    """This stage's own data; default: the top-level data."""
     splits: tuple[Literal["train", "unsup"], ...] = Field(default=("train", "unsup"), strict=False)
     """Which splits of the data are the corpus (those that exist); the test split never is."""
     nsp: bool = True
@@ -115,11 +115,10 @@ class EarlyStopping(Strict):
     """Smallest change that counts as an improvement."""
 
 
-class FinetuneStage(StageBase):
-    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
+class ClassifierStage(StageBase):
+    """What stages that train classifiers share: what the classifier sees, and how validation rows choose the best
+    checkpoint."""
 
-    task: Literal["finetune"]
-    """What the stage does; default: the stage's name."""
     truncation: Truncation = Truncation()
     """Which tokens of a long text are kept; pairs drop from the longer side."""
     layers: Literal["pooler", "all"] | BlockList = "pooler"
@@ -153,5 +152,47 @@ class FinetuneStage(StageBase):
             yield Problem(("pooling", "layers"), message)
 
 
-Stage = Annotated[PretrainStage | FinetuneStage, Field(discriminator="task")]
-TASKS = ("pretrain", "finetune")
+class FinetuneStage(ClassifierStage):
+    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
+
+    task: Literal["finetune"]
+    """What the stage does; default: the stage's name."""
+    data: DataConfig | None = None
+    """This stage's own data; default: the top-level data."""
+    init_head: StageName | None = None
+    """After a multi-task stage: the data set whose classifier is taken over. Default: the one with this stage's data
+    set and labels, else a new classifier."""
+
+
+class MultitaskStage(ClassifierStage):
+    """Multi-task fine-tuning: one encoder, one classifier per data set; every step is a batch of one data set."""
+
+    task: Literal["multitask"]
+    """What the stage does; default: the stage's name."""
+    data_sets: dict[StageName, DataConfig]
+    """The data sets by name, at least 2, in order."""
+    mixing: Literal["proportional", "equal"] | dict[StageName, float] = "proportional"
+    """How often a data set is drawn: in proportion to its size (every row once per epoch), equally, or by weight
+    (a section with a number per data set). An epoch has the same number of steps in all three."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if len(self.data_sets) < 2:
+            yield Problem(("data_sets",), "at least 2 data sets are needed; for one, use task: finetune")
+        if isinstance(self.mixing, dict):
+            yield from self._weight_problems(self.mixing)
+
+    def _weight_problems(self, weights: dict[str, float]) -> Iterator[Problem]:
+        missing = ", ".join(name for name in self.data_sets if name not in weights)
+        unknown = ", ".join(name for name in weights if name not in self.data_sets)
+        if missing or unknown:
+            parts = [f"no weight for {missing}" if missing else "", f"no data set {unknown}" if unknown else ""]
+            message = f"{'; '.join(filter(None, parts))}; give one weight per data set"
+            yield Problem(("mixing", "data_sets"), message)
+        for name, weight in weights.items():
+            if weight <= 0.0:
+                yield Problem((f"mixing.{name}",), f"{weight:g}; a weight must be above 0")
+
+
+Stage = Annotated[PretrainStage | FinetuneStage | MultitaskStage, Field(discriminator="task")]
+TASKS = ("pretrain", "finetune", "multitask")

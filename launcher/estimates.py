@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from configs.schema import Config, FinetuneStage, PretrainStage
+from configs.schema import ClassifierStage, Config, PretrainStage
 from launcher.facts import ModelFacts
 
 FLOAT32_BYTES = 4
@@ -48,8 +48,9 @@ class DiskEstimate:
         return self.checkpoint * self.num_checkpoints + self.model
 
 
-def head_parameters(model: ModelFacts, stage: PretrainStage | FinetuneStage, num_labels: int) -> int:
-    """Parameters of a stage's heads: MLM transform, LayerNorm and bias (decoder tied) and NSP; or the classifier."""
+def head_parameters(model: ModelFacts, stage: PretrainStage | ClassifierStage, num_labels: int) -> int:
+    """Parameters of a stage's heads: MLM transform, LayerNorm and bias (decoder tied) and NSP; or the classifiers, whose labels all
+    together are `num_labels`."""
     hidden = model.hidden_size
     if isinstance(stage, PretrainStage):
         masked = hidden * hidden + hidden + 2 * hidden + model.vocab_size
@@ -77,7 +78,7 @@ def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half:
     return math.ceil(sequences * length * (per_token + length * per_pair))
 
 
-def activation_bytes(model: ModelFacts, stage: PretrainStage | FinetuneStage, sequences: int, half: bool) -> int:
+def activation_bytes(model: ModelFacts, stage: PretrainStage | ClassifierStage, sequences: int, half: bool) -> int:
     """Bytes of all blocks, and in pre-training of the logits at the masked positions (logits, probabilities, gradient in float32)."""
     total = model.num_layers * block_activation_bytes(model, sequences, stage.max_length, half)
     if isinstance(stage, PretrainStage):
@@ -88,7 +89,7 @@ def activation_bytes(model: ModelFacts, stage: PretrainStage | FinetuneStage, se
 
 def rank_memory(
     model: ModelFacts,
-    stage: PretrainStage | FinetuneStage,
+    stage: PretrainStage | ClassifierStage,
     sequences: int,
     num_labels: int,
     half: bool,
@@ -113,7 +114,7 @@ def stage_disk(config: Config, name: str, model: ModelFacts, num_labels: int) ->
     """
     stage = config.stages[name]
     parameters = model.num_parameters + head_parameters(model, stage, num_labels)
-    has_best = isinstance(stage, FinetuneStage)
+    has_best = isinstance(stage, ClassifierStage)
     return DiskEstimate(
         checkpoint=parameters * (16 if stage.ema is not None else 12),
         num_checkpoints=config.train.keep_checkpoints + 1 + (1 if has_best else 0),

@@ -24,9 +24,10 @@ import numpy as np
 
 from configs.errors import CannotWriteError, ConfigError, DataError, Exit, UserError
 from configs.loader import load_config, load_resolved
+from configs.mixing import batches_per_epoch
 from configs.models import check_fits_model
-from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage, StageBase
-from trainers.data.cache import cache_root, sha256_file
+from configs.schema import ClassifierStage, Config, DataConfig, MultitaskStage, PretrainStage, StageBase
+from trainers.data.cache import cache_root, fingerprint_of, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
 from trainers.data.instances import plan_epoch
@@ -89,12 +90,15 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     datasets = DatasetCache(cache / "tokens", tokenizer, fetch, reporter.progress, reporter.message)
     stages = {}
     for name, stage in config.stages.items():
-        data = config.stage_data(name)
         if isinstance(stage, PretrainStage):
+            data = config.stage_data(name)
             stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
+        elif isinstance(stage, MultitaskStage):
+            stages[name] = _prepare_multitask(name, stage, config.seed, datasets)
         else:
-            stages[name] = _prepare_finetuning(name, stage, data, config.seed, datasets)
-        _check_warmup(name, stage, stages[name]["num_examples"])
+            place = f"stages.{name}"
+            stages[name] = _prepare_finetuning(place, stage, config.stage_data(name), config.seed, datasets)
+        _check_warmup(name, stage, stages[name])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
 
@@ -111,10 +115,21 @@ def _describe(model: ModelFiles) -> dict[str, Any]:
     }
 
 
-def _check_warmup(name: str, stage: StageBase, num_examples: int) -> None:
-    """ConfigError for a warm-up in steps that lasts as long as the stage: the learning rate would never be reached."""
+def _steps_per_epoch(stage: StageBase, facts: Mapping[str, Any]) -> int:
+    if isinstance(stage, MultitaskStage):
+        return sum(batches_per_epoch(stage, _examples(facts)).values())
     whole = isinstance(stage, PretrainStage)  # pre-training leaves out an epoch's last, incomplete batch
-    per_epoch = max(1, num_examples // stage.batch) if whole else -(-num_examples // stage.batch)
+    num_examples = int(facts["num_examples"])
+    return max(1, num_examples // stage.batch) if whole else -(-num_examples // stage.batch)
+
+
+def _examples(facts: Mapping[str, Any]) -> dict[str, int]:
+    return {name: entry["num_examples"] for name, entry in facts["data_sets"].items()}
+
+
+def _check_warmup(name: str, stage: StageBase, facts: Mapping[str, Any]) -> None:
+    """ConfigError for a warm-up in steps that lasts as long as the stage: the learning rate would never be reached."""
+    per_epoch = _steps_per_epoch(stage, facts)
     total = stage.max_steps or (stage.epochs or 0) * per_epoch
     if isinstance(stage.warmup, int) and stage.warmup >= total:
         raise ConfigError(
@@ -162,12 +177,38 @@ def _warn_of_single_sentences(name: str, corpus: Corpus, reporter: Reporter) -> 
         )
 
 
+def _prepare_multitask(name: str, stage: MultitaskStage, seed: int, datasets: DatasetCache) -> dict[str, Any]:
+    entries = {
+        key: _prepare_finetuning(f"stages.{name}.data_sets.{key}", stage, data, seed, datasets)
+        for key, data in stage.data_sets.items()
+    }
+    sums = {
+        key: sum(entry[key] for entry in entries.values())
+        for key in ("num_examples", "num_validation", "num_test", "num_tokens")
+    }
+    never = [key for key, count in batches_per_epoch(stage, _examples({"data_sets": entries})).items() if count == 0]
+    if never:
+        raise ConfigError(
+            f"stages.{name}.mixing: the weight of {', '.join(never)} is too small for a single batch per epoch",
+            "raise it, or leave the data set out",
+        )
+    return {
+        "task": "multitask",
+        "label_names": None,
+        **sums,
+        "mean_tokens": sums["num_tokens"] / sums["num_examples"],
+        "data_fingerprint": fingerprint_of({key: entry["data_fingerprint"] for key, entry in entries.items()}),
+        "data_sets": entries,
+    }
+
+
 def _prepare_finetuning(
-    name: str, stage: FinetuneStage, data: DataConfig, seed: int, datasets: DatasetCache
+    place: str, stage: ClassifierStage, data: DataConfig, seed: int, datasets: DatasetCache
 ) -> dict[str, Any]:
+    """`place`: the key that messages name."""
     paths = {"train": datasets.texts(data, "train")}
     train = open_texts(paths["train"])
-    labels = _labels(name, data, train)
+    labels = _labels(place, data, train)
     paths |= {split: datasets.texts(data, split) for split in _HELD_OUT if split in datasets.dataset(data).splits}
     opened = {split: open_texts(path) for split, path in paths.items()}
     held_out = 0 if "validation" in opened else data.validation
@@ -176,7 +217,7 @@ def _prepare_finetuning(
     if "test" in opened:
         num_test = len(opened["test"])
         if data.subset.test is not None:
-            num_test = len(subset_rows(_labels(name, data, opened["test"]), data.subset.test, seed))
+            num_test = len(subset_rows(_labels(place, data, opened["test"]), data.subset.test, seed))
     num_tokens = int(_input_lengths(train, stage.max_length)[train_rows].sum())
     return {
         "task": "finetune",
@@ -191,12 +232,12 @@ def _prepare_finetuning(
     }
 
 
-def _labels(name: str, data: DataConfig, texts: Texts) -> np.ndarray:
+def _labels(place: str, data: DataConfig, texts: Texts) -> np.ndarray:
     if texts.labels is None:
-        raise DataError(f"stages.{name}: the {data.dataset} data has no labels", "set data.columns.label")
+        raise DataError(f"{place}: the {data.dataset} data has no labels", "set data.columns.label")
     if len(texts.label_names) < 2:
         raise DataError(
-            f"stages.{name}: all rows have the label {', '.join(texts.label_names)}; a classifier needs at least 2",
+            f"{place}: all rows have the label {', '.join(texts.label_names)}; a classifier needs at least 2",
             "check data.columns.label",
         )
     return texts.labels

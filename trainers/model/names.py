@@ -32,7 +32,8 @@ _FROM_HF = (
     (r"^cls\.predictions\.transform\.LayerNorm\.", "cls.predictions.layer_norm."),
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
-_HEAD = re.compile(r"^(cls\.|classifier\.|bert\.pooler\.)")
+_HEAD = re.compile(r"^(cls\.|classifier\.|classifiers\.|bert\.pooler\.)")
+_CLASSIFIER = re.compile(r"^(classifier|classifiers\.[^.]+)\.")
 _DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
@@ -60,8 +61,14 @@ def from_hf(name: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier."""
+    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifiers."""
     return bool(_HEAD.match(name))
+
+
+def classifier_of(name: str) -> str | None:
+    """The classifier that a parameter (our name) belongs to: `classifier`, or `classifiers.NAME` of a multi-task model."""
+    match = _CLASSIFIER.match(name)
+    return match[1] if match else None
 
 
 def is_derived(name: str) -> bool:

@@ -62,3 +62,9 @@ def load_adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor], st
     if master:
         translated["master_weights"] = master
     optimizer.set_state_dict(translated)
+    # Paddle would make them when a parameter is next stepped. Until then a checkpoint would lack them, and a parameter that was never
+    # stepped would be refused its first step.
+    stepped = dict.fromkeys(key.split("/", 1)[1] for key in state)
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, [parameters[name] for name in stepped])
+    optimizer._accumulators_holder = {}

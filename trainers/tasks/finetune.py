@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from configs.schema import FinetuneStage
+from configs.schema import ClassifierStage
 from trainers.data.order import epoch_order
 from trainers.data.store import Texts
 from trainers.data.truncate import assemble, pair_lengths, truncate_pair, truncate_single, truncated_length
@@ -40,7 +40,7 @@ class LabelledBatch:
 class TextEncoder:
     """Texts of one split as sequences of at most `max_length` tokens with special tokens (paper.md section 1)."""
 
-    def __init__(self, texts: Texts, vocabulary: Vocabulary, stage: FinetuneStage) -> None:
+    def __init__(self, texts: Texts, vocabulary: Vocabulary, stage: ClassifierStage) -> None:
         self.texts = texts
         self._vocabulary = vocabulary
         self._max_length = stage.max_length

@@ -107,7 +107,7 @@ def test_quickstart_compares_with_and_without_further_pretraining() -> None:
     config = load_config(FOLDER / "quickstart.yaml").config
     assert list(config.stages) == ["baseline", "pretrain", "finetune"]
     assert [config.stage_init(name) for name in config.stages] == ["model", "model", "pretrain"]
-    assert (config.data.dataset, config.model) == ("python_docs", "all-minilm-l6-v2")
+    assert (config.stage_data("finetune").dataset, config.model) == ("python_docs", "all-minilm-l6-v2")
 
 
 def test_json_schema_is_current() -> None:
