@@ -155,7 +155,7 @@ def test_epochs_and_max_steps_replace_each_other_across_layers(path: Path, monke
          "did you mean 'trec'?"),
         ("pretrain.max_steps=10", "stages.pretrain.warmup: 10 steps must be below max_steps 10"),
         ("stages.*.truncation.tail=1",
-         "stages.pretrain.truncation: unknown key; 'truncation' is only for stages with task: finetune"),
+         "stages.pretrain.truncation: unknown key; 'truncation' is only for stages with task: finetune or multitask"),
         ("train={log_every: 1, log_every: 2}", "this key stands twice, on lines 1 and 1; keep one"),
     ],
 )  # fmt: skip
