@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.support.tiny import CLASSES, write_bert, write_tsv
-from tests.support.training import Ranks, lines, make_run, untimed
+from tests.support.training import ROOT, Ranks, lines, make_run, rank_environment, untimed
 
 pytest.importorskip("paddle", reason="needs Paddle")
 pytestmark = [pytest.mark.dist, pytest.mark.slow, pytest.mark.fault]
@@ -164,6 +166,35 @@ def test_the_single_task_stage_goes_on_with_the_head_of_its_data_set(runs: dict[
     start, after = many["classifiers.two.weight"].T, first["classifier.weight"]
     assert np.abs(start - after).max() <= 1.1e-4  # the first step of AdamW: at most lr, and decay
     assert np.abs(start).max() > 1e-3
+
+
+def call(module: str, run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, "--run-dir", str(run), "--stage", "multitask", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=rank_environment(), capture_output=True, text=True, timeout=120)
+
+
+def test_evaluating_again_gives_the_same(runs: dict[int, Path]) -> None:
+    expected = json.loads((runs[1] / "multitask" / "eval.json").read_text())
+    again = json.loads(call("trainers.evaluate", runs[1], "--json").stdout)
+    assert list(again["data_sets"]) == list(LABELS)
+    for one, other in ((again, expected), *((again["data_sets"][n], expected["data_sets"][n]) for n in LABELS)):
+        assert (one["accuracy"], one["n"]) == (other["accuracy"], other["n"])
+        assert math.isclose(one["loss"], other["loss"], rel_tol=1e-5)
+        assert one["majority_accuracy"] == other["majority_accuracy"]
+    lone = json.loads(call("trainers.evaluate", runs[1], "--json", "--data-set", "two", "--split", "validation").stdout)
+    assert (lone["data_set"], lone["n"], lone["label_names"]) == ("two", 5, list(LABELS["two"]))
+
+
+def test_predicting_takes_a_head(runs: dict[int, Path]) -> None:
+    text = (runs[1].parent / "two" / "test.tsv").read_text().splitlines()[1].split("\t")[0]
+    row = (runs[1] / "multitask" / "predictions-two.tsv").read_text().splitlines()[1].split("\t")
+    done = call("trainers.predict", runs[1], "--head", "two", "--json", "--text", text)
+    answer = json.loads(done.stdout)
+    assert answer["label"] == row[2]
+    assert [round(each, 4) for each in answer["probabilities"].values()] == [round(float(p), 4) for p in row[3:]]
+    refused = call("trainers.predict", runs[1], "--text", text)
+    assert refused.returncode == 2
+    assert "has a classifier per data set (three, two); which one?" in refused.stderr
 
 
 def test_killed_and_stopped_it_ends_bit_for_bit_the_same(folder: Path, runs: dict[int, Path]) -> None:

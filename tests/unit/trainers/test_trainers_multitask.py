@@ -130,9 +130,9 @@ def test_batches_carry_the_labels_and_lengths_of_their_data_set(folder: Path) ->
         lines = (folder / name / "train.tsv").read_text().splitlines()[1:]
         rows = ids - {"a": 0, "b": 40, "c": 57}[name]
         batch = task.micro_batch(1, 11 + index, ids)
-        assert [CLASSES[label] for label in batch.batch.labels_B.tolist()] == [
-            lines[row].split("\t")[1] for row in rows
-        ]
+        assert batch.batch.labels_B is not None
+        found = [CLASSES[label] for label in batch.batch.labels_B.tolist()]
+        assert found == [lines[row].split("\t")[1] for row in rows]
         assert batch.counts == tuple(float(len(ids)) if each == name else 0.0 for each in ROWS)
         words = [min(len(lines[row].split("\t")[0].split()) + 2, 16) for row in rows]
         assert task.lengths(1, ids).tolist() == words
