@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import configs
 from configs.errors import ConfigError
 from configs.loader import dump_resolved, load_config, load_resolved
 from configs.mixing import batches_per_epoch, mixing_shares
@@ -128,3 +129,12 @@ def test_overrides_of_a_stage_without_a_task_of_its_own_name(path: Path) -> None
     (line,) = caught.value.message.splitlines()
     assert "stages.many.task: missing" in line
     assert "needs task: pretrain, finetune or multitask" in line
+
+
+def test_the_readmes_example_loads(path: Path) -> None:
+    readme = (Path(configs.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Several data sets at once")[2].partition("\n## ")[0]
+    example = section.partition("    name: ")[2].partition("\n\nAn epoch")[0]
+    path.write_text("name: " + example.replace("\n    ", "\n"))
+    config = load_config(path).config
+    assert [config.stage_init(name) for name in config.stages] == ["model", "multitask", "multitask"]
