@@ -16,11 +16,17 @@ from pydantic import ValidationError
 
 from configs.fields import annotation_at, kinds, task_of, value_at
 from configs.layers import Fault, Tree, fault_at
-from configs.schema import COLLECT_PROBLEMS, TASKS, Config, PretrainStage, Problem, StageBase, Strict
+from configs.schema import COLLECT_PROBLEMS, TASKS, Config, FinetuneStage, PretrainStage, Problem, Strict
 from configs.yaml_nodes import KeyPath
 
 MAX_ROUNDS = 10
-VALID: Mapping[str, Any] = {"name": "x", "model": "x", "dataset": "trec", "patience": 1}
+VALID: Mapping[str, Any] = {
+    "name": "x",
+    "model": "x",
+    "dataset": "trec",
+    "patience": 1,
+    "data_sets": {"a": {"dataset": "trec"}, "b": {"dataset": "trec"}},
+}
 VALID_STAGE: Mapping[str, Any] = {"task": "finetune", "epochs": 1}
 
 
@@ -80,10 +86,10 @@ def _validate(root: Mapping[str, Any]) -> tuple[Config | None, dict[KeyPath, str
 def _key_path(loc: KeyPath, kind: str, root: Mapping[str, Any]) -> tuple[KeyPath, str]:
     """pydantic's location without the tags of unions: errors of several union members fall together on one
     key."""
-    if loc[-1] == "[key]":
-        return loc[:-1], "key"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return (*loc, "task"), "missing" if kind == "union_tag_not_found" else kind
+    if loc[-1] == "[key]":
+        loc, kind = loc[:-1], "key"
     path: KeyPath = ()
     rest = list(loc)
     while rest:
@@ -115,8 +121,8 @@ def _replace(root: dict[str, Any], path: KeyPath) -> None:
         parent[key] = dict(VALID_STAGE)
     elif len(path) == 3 and path[0] == "stages" and key == "task":
         parent[key] = _guessed_task(parent)
-    elif key in VALID and (len(path) == 1 or key in ("dataset", "patience")):
-        parent[key] = VALID[key]
+    elif key in VALID and (len(path) == 1 or key in ("dataset", "patience", "data_sets")):
+        parent[key] = copy.deepcopy(VALID[key])
     else:
         parent.pop(key, None)
 
@@ -124,9 +130,11 @@ def _replace(root: dict[str, Any], path: KeyPath) -> None:
 def _guessed_task(stage: Mapping[str, Any]) -> str:
     from configs.names import nearest
 
-    only_pretrain = set(PretrainStage.model_fields) - set(StageBase.model_fields) - {"task"}
+    only_pretrain = set(PretrainStage.model_fields) - set(FinetuneStage.model_fields)
     guess = nearest(str(stage.get("task")), TASKS)
-    return guess or ("pretrain" if only_pretrain & set(stage) else "finetune")
+    if guess or {"data_sets", "mixing"} & set(stage):
+        return guess or "multitask"
+    return "pretrain" if only_pretrain & set(stage) else "finetune"
 
 
 def _error_faults(tree: Tree, errors: Mapping[KeyPath, str], root: Mapping[str, Any]) -> list[Fault]:

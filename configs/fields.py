@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from configs.schema import TASKS, Config, FinetuneStage, PretrainStage, StageBase, StageName, Strict
+from configs.schema import TASKS, Config, FinetuneStage, MultitaskStage, PretrainStage, Stage, StageBase, Strict
 
-STAGE_CLASSES: Mapping[str, type[Strict]] = {"pretrain": PretrainStage, "finetune": FinetuneStage}
+STAGE_CLASSES: Mapping[str, type[Strict]] = {
+    "pretrain": PretrainStage,
+    "finetune": FinetuneStage,
+    "multitask": MultitaskStage,
+}
 NUMBERS = {int: "a whole number", float: "a number"}
 RANGE_WORDS = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
 
@@ -88,7 +92,7 @@ def section_of(annotation: Any) -> type[Strict] | None:
 
 def is_stages(annotation: Any) -> bool:
     """Whether the annotation is the mapping of stages."""
-    return get_origin(annotation) is dict and get_args(annotation)[0] == StageName
+    return get_origin(annotation) is dict and get_args(annotation)[1] == Stage
 
 
 def keys_of(section: type[Strict]) -> list[str]:

@@ -39,7 +39,7 @@ def explain(tree: Tree, path: KeyPath, kind: str, root: Mapping[str, Any]) -> st
 
 def _task_message(tree: Tree, path: KeyPath) -> str:
     value = value_at(tree.root, path)
-    allowed = " or ".join(TASKS)
+    allowed = f"{', '.join(TASKS[:-1])} or {TASKS[-1]}"
     if value is None:
         return f"missing; a stage that is not named {allowed} needs task: {allowed}"
     return f"{_shown(value, None)}; allowed: {allowed}{_did_you_mean(str(value), TASKS)}"

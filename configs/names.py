@@ -19,6 +19,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "data_path": "path",
     "correct_bias": "bias_correction",
     "dataset_name": "dataset",
+    "datasets": "data_sets",
     "discr": "layer_decay",
     "do_whole_word_mask": "whole_word",
     "early_stopping_patience": "patience",

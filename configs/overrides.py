@@ -15,9 +15,9 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
-from configs.fields import accepts, annotation_at, is_stages, keys_of, section_of, value_at
+from configs.fields import accepts, annotation_at, keys_of, kinds, section_of, value_at
 from configs.layers import UNPRINTABLE, Fault, Source, Tree, dotted, printable
 from configs.schema import Config
 from configs.yaml_nodes import KeyPath, YamlError, parse
@@ -131,7 +131,7 @@ def _check_stage(tree: Tree, name: str) -> None:
 
 
 def _is_mapping(annotation: Any) -> bool:
-    return is_stages(annotation) or str(annotation).startswith("dict[")
+    return any(get_origin(kind.type) is dict for kind in kinds(annotation))
 
 
 def _guess(word: str, words: Sequence[str]) -> str:

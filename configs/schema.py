@@ -30,6 +30,7 @@ from configs.stages import (
     ClassifierStage,
     EarlyStopping,
     FinetuneStage,
+    MultitaskStage,
     PretrainStage,
     Stage,
     StageBase,
@@ -52,6 +53,7 @@ __all__ = [
     "Files",
     "FinetuneStage",
     "LaunchConfig",
+    "MultitaskStage",
     "PretrainStage",
     "Problem",
     "Stage",
@@ -113,8 +115,8 @@ class Config(Strict):
     """A PaddleNLP model name, all-minilm-l6-v2 (comes with the environment), or a Hugging Face folder."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seed of sample order, masking, dropout, new heads and splits."""
-    data: DataConfig
-    """Where the text comes from."""
+    data: DataConfig | None = None
+    """Where the text comes from; needed by every stage that brings no data of its own."""
     stages: dict[StageName, Stage]
     """The stages by name, run in the order in which they are written."""
     amp: AmpConfig = AmpConfig()
@@ -134,33 +136,72 @@ class Config(Strict):
             if stage.init not in (None, "model", *earlier):
                 allowed = ", ".join(dict.fromkeys(["model", *earlier]))
                 yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
+            yield from self._head_problems(name)
             yield from self._data_problems(name)
             earlier.append(name)
 
-    def _data_problems(self, name: str) -> Iterator[Problem]:
-        stage, data = self.stages[name], self.stage_data(name)
-        place = "data" if stage.data is None else f"stages.{name}.data"
-        if isinstance(stage, PretrainStage):
-            if stage.splits == ("unsup",) and data.dataset in WITHOUT_UNSUP:
-                message = f"dataset '{data.dataset}' has no split 'unsup'; allowed: [train]"
-                yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
+    def _head_problems(self, name: str) -> Iterator[Problem]:
+        stage = self.stages[name]
+        if not isinstance(stage, FinetuneStage) or stage.init_head is None:
             return
+        keys, init = (f"stages.{name}.init_head", f"stages.{name}.init"), self.stage_init(name)
+        source = self.stages.get(init)
+        if not isinstance(source, MultitaskStage):
+            yield Problem(keys, f"stage '{name}' starts from '{init}', which is no multi-task stage")
+        elif stage.init_head not in source.data_sets:
+            allowed = ", ".join(source.data_sets)
+            yield Problem(keys, f"'{stage.init_head}' is no data set of stage '{init}'; allowed: {allowed}")
+        elif (stage.layers, stage.pooling) != (source.layers, source.pooling):
+            seen = (*keys, f"stages.{name}.layers", f"stages.{name}.pooling")
+            yield Problem(seen, f"the classifiers of stage '{init}' see other layers; use its layers and pooling")
+
+    def _data_problems(self, name: str) -> Iterator[Problem]:
+        stage = self.stages[name]
+        if isinstance(stage, MultitaskStage):
+            for key, data in stage.data_sets.items():
+                yield from self._label_problems(name, data, f"stages.{name}.data_sets.{key}")
+            yield from self._stopping_problems(name, stage, list(stage.data_sets.values()), f"stages.{name}.data_sets")
+            return
+        data_or_none = stage.data or self.data
+        if data_or_none is None:
+            message = f"missing, and stage '{name}' has no data of its own; give data or stages.{name}.data"
+            yield Problem(("data", f"stages.{name}.data"), message)
+            return
+        place = "data" if stage.data is None else f"stages.{name}.data"
+        if isinstance(stage, FinetuneStage):
+            yield from self._label_problems(name, data_or_none, place)
+            yield from self._stopping_problems(name, stage, [data_or_none], f"{place}.validation")
+        elif stage.splits == ("unsup",) and data_or_none.dataset in WITHOUT_UNSUP:
+            message = f"dataset '{data_or_none.dataset}' has no split 'unsup'; allowed: [train]"
+            yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
+
+    def _label_problems(self, name: str, data: DataConfig, place: str) -> Iterator[Problem]:
         if data.dataset == "text":
             message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
             yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"
             yield Problem((f"{place}.columns.label", f"stages.{name}.task"), message)
-        if stage.hierarchical is not None and data.columns.text_pair is not None:
+        stage = self.stages[name]
+        if isinstance(stage, ClassifierStage) and stage.hierarchical is not None and data.columns.text_pair is not None:
             message = "fractions are for single texts; leave it out for pairs, or set text_pair: null"
             yield Problem((f"stages.{name}.hierarchical", f"{place}.columns.text_pair"), message)
-        if stage.early_stopping is not None and data.validation == 0 and data.files.validation is None:
-            message = f"needs validation rows, and {place}.validation is 0"
-            yield Problem((f"stages.{name}.early_stopping", f"{place}.validation"), message)
+
+    def _stopping_problems(
+        self, name: str, stage: ClassifierStage, data: list[DataConfig], place: str
+    ) -> Iterator[Problem]:
+        none = all(each.validation == 0 and each.files.validation is None for each in data)
+        if stage.early_stopping is not None and none:
+            message = f"needs validation rows, and {place} {'is 0' if len(data) == 1 else 'have none'}"
+            yield Problem((f"stages.{name}.early_stopping", place), message)
 
     def stage_data(self, name: str) -> DataConfig:
-        """The data section that a stage uses: its own, else the top-level one."""
-        return self.stages[name].data or self.data
+        """The data section of a stage with one data set: its own, else the top-level one."""
+        stage = self.stages[name]
+        data = None if isinstance(stage, MultitaskStage) else stage.data or self.data
+        if data is None:
+            raise AssertionError(f"stage {name} has no single data section")
+        return data
 
     def stage_init(self, name: str) -> str:
         """Where a stage's weights start: `model` or the name of an earlier stage."""
@@ -168,5 +209,6 @@ class Config(Strict):
         if stage.init is not None:
             return stage.init
         earlier = list(self.stages)[: list(self.stages).index(name)]
-        pretrained = [other for other in earlier if self.stages[other].task == "pretrain"]
-        return pretrained[-1] if pretrained else "model"
+        sources = ("pretrain", "multitask") if isinstance(stage, FinetuneStage) else ("pretrain",)
+        candidates = [other for other in earlier if self.stages[other].task in sources]
+        return candidates[-1] if candidates else "model"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.data import DataConfig
-from configs.section import Fraction, PositiveInt, Problem, Strict, Text
+from configs.section import Fraction, PositiveInt, Problem, StageName, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 RateList = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(strict=False, min_length=1)]
@@ -33,9 +33,7 @@ class StageBase(Strict):
 
     init: Text | None = None
     """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the
-    nearest earlier pre-training stage, else the model."""
-    data: DataConfig | None = None
-    """This stage's own data; default: the top-level data."""
+    nearest earlier pre-training stage (for fine-tuning, also a multi-task stage), else the model."""
     epochs: PositiveInt | None = None
     """Passes over the training data. Give epochs or max_steps."""
     max_steps: PositiveInt | None = None
@@ -96,6 +94,8 @@ class PretrainStage(StageBase):
 
     task: Literal["pretrain"]
     """What the stage does; default: the stage's name."""
+    data: DataConfig | None = None
+    """This stage's own data; default: the top-level data."""
     splits: tuple[Literal["train", "unsup"], ...] = Field(default=("train", "unsup"), strict=False)
     """Which splits of the data are the corpus (those that exist); the test split never is."""
     nsp: bool = True
@@ -126,7 +126,7 @@ class EarlyStopping(Strict):
 
 class ClassifierStage(StageBase):
     """What every stage with a classifier has: which tokens it reads, what it is built on, which parts learn how
-    fast."""
+    fast, and how validation rows choose the best checkpoint."""
 
     truncation: Truncation = Truncation()
     """Which tokens of a long text are kept; pairs drop from the longer side."""
@@ -161,6 +161,12 @@ class ClassifierStage(StageBase):
     plain_rate: Annotated[float, Field(gt=0.0)] | None = None
     """Peak learning rate of embeddings (unless decayed), pooler and classifier; the blocks keep theirs.
     Default: lr."""
+    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
+    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
+    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """The validation metric that chooses the best checkpoint."""
+    early_stopping: EarlyStopping | None = None
+    """Stop early; default: never."""
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -212,13 +218,44 @@ class FinetuneStage(ClassifierStage):
 
     task: Literal["finetune"]
     """What the stage does; default: the stage's name."""
-    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
-    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
-    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation metric that chooses the best checkpoint."""
-    early_stopping: EarlyStopping | None = None
-    """Stop early; default: never."""
+    data: DataConfig | None = None
+    """This stage's own data; default: the top-level data."""
+    init_head: StageName | None = None
+    """After a multi-task stage: the data set whose classifier is taken over. Default: the one with this stage's data
+    set and labels, else a new classifier."""
 
 
-Stage = Annotated[PretrainStage | FinetuneStage, Field(discriminator="task")]
-TASKS = ("pretrain", "finetune")
+class MultitaskStage(ClassifierStage):
+    """Multi-task fine-tuning: one encoder, one classifier per data set; every step is a batch of one data set."""
+
+    task: Literal["multitask"]
+    """What the stage does; default: the stage's name."""
+    data_sets: dict[StageName, DataConfig]
+    """The data sets by name, at least 2, in order."""
+    mixing: Literal["proportional", "equal"] | dict[StageName, float] = "proportional"
+    """How often a data set is drawn: in proportion to its size (every row once per epoch), equally, or by weight
+    (a section with a number per data set). An epoch has the same number of steps in all three."""
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if len(self.data_sets) < 2:
+            yield Problem(("data_sets",), "at least 2 data sets are needed; for one, use task: finetune")
+        if isinstance(self.mixing, dict):
+            yield from self._weight_problems(self.mixing)
+        if self.classifier != "linear":
+            yield Problem(("classifier",), f"'{self.classifier}' is for stages with one data set; use linear")
+
+    def _weight_problems(self, weights: dict[str, float]) -> Iterator[Problem]:
+        missing = ", ".join(name for name in self.data_sets if name not in weights)
+        unknown = ", ".join(name for name in weights if name not in self.data_sets)
+        if missing or unknown:
+            parts = [f"no weight for {missing}" if missing else "", f"no data set {unknown}" if unknown else ""]
+            message = f"{'; '.join(filter(None, parts))}; give one weight per data set"
+            yield Problem(("mixing", "data_sets"), message)
+        for name, weight in weights.items():
+            if weight <= 0.0:
+                yield Problem((f"mixing.{name}",), f"{weight:g}; a weight must be above 0")
+
+
+Stage = Annotated[PretrainStage | FinetuneStage | MultitaskStage, Field(discriminator="task")]
+TASKS = ("pretrain", "finetune", "multitask")

@@ -32,17 +32,17 @@ def explain_unknown(path: KeyPath, root: Mapping[str, Any]) -> str:
         return f"unknown key; did you mean '{meant}'?"
     if section is Config and key in (*TASKS, *_stage_names(root)):
         return f"unknown key; it belongs under stages: stages.{key}"
-    if section in STAGE_CLASSES.values() and _task_with(key):
-        return f"unknown key; '{_our_name(key)}' is only for stages with task: {_task_with(key)}"
+    if section in STAGE_CLASSES.values() and (tasks := _tasks_with(key)):
+        return f"unknown key; '{_our_name(key)}' is only for stages with task: {' or '.join(tasks)}"
     far = _far_place(key, root) or _near_stage(key, section, root)
     if far:
         return f"unknown key here; did you mean '{far}'?"
     return f"unknown key; allowed here: {', '.join(keys_of(section))}"
 
 
-def _task_with(key: str) -> str | None:
-    """The task whose stages have the key."""
-    return next((task for task, stage in STAGE_CLASSES.items() if _our_name(key) in keys_of(stage)), None)
+def _tasks_with(key: str) -> list[str]:
+    """The tasks whose stages have the key."""
+    return [task for task, stage in STAGE_CLASSES.items() if _our_name(key) in keys_of(stage)]
 
 
 def _far_place(key: str, root: Mapping[str, Any]) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from configs.schema import PretrainStage, StageBase
+from configs.mixing import batches_per_epoch
+from configs.schema import MultitaskStage, PretrainStage, StageBase
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ class StepPlan:
     warmup_steps: int | None
 
 
-def count_steps(stage: StageBase, num_examples: int | None) -> StepPlan:
-    """Steps of a stage over `num_examples` examples per epoch.
+def count_steps(stage: StageBase, num_examples: int | None, data_sets: Mapping[str, int] | None = None) -> StepPlan:
+    """Steps of a stage over `num_examples` examples per epoch; `data_sets`: those of each data set of a multi-task stage.
 
     Fine-tuning uses every example, so that an epoch's last batch may be smaller; pre-training, whose instances are drawn anew each
     epoch, takes whole batches. A warm-up below 1 is a proportion: floor(proportion x total steps).
     """
     per_epoch = None
-    if num_examples:
+    if isinstance(stage, MultitaskStage):
+        per_epoch = sum(batches_per_epoch(stage, data_sets).values()) if data_sets else None
+    elif num_examples:
         whole = isinstance(stage, PretrainStage)
         per_epoch = max(1, num_examples // stage.batch) if whole else math.ceil(num_examples / stage.batch)
     total = stage.max_steps

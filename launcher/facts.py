@@ -54,9 +54,12 @@ class StageFacts:
     num_validation: int = 0
     num_test: int = 0
     num_labels: int = 0
+    """All labels together where there are several data sets."""
     mean_tokens: float = 0.0
     most_fractions: int = 0
     """Sequences of the longest training text; 0 while unknown."""
+    data_sets: Mapping[str, StageFacts] = field(default_factory=dict)
+    """The same for each data set of a multi-task stage."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +167,20 @@ def free_disk_bytes(place: Path) -> int:
 def prepared_stages(prepared: Mapping[str, Any] | None) -> dict[str, StageFacts]:
     """The `stages` part of prepared.json as StageFacts."""
     stages = (prepared or {}).get("stages", {})
-    return {
-        name: StageFacts(
-            num_examples=int(entry.get("num_examples") or 0),
-            num_validation=int(entry.get("num_validation") or 0),
-            num_test=int(entry.get("num_test") or 0),
-            num_labels=len(entry.get("label_names") or ()),
-            mean_tokens=float(entry.get("mean_tokens") or 0.0),
-            most_fractions=int(entry.get("most_fractions") or 0),
-        )
-        for name, entry in stages.items()
-    }
+    return {name: _stage_facts(entry) for name, entry in stages.items()}
+
+
+def _stage_facts(entry: Mapping[str, Any]) -> StageFacts:
+    data_sets = {name: _stage_facts(part) for name, part in (entry.get("data_sets") or {}).items()}
+    return StageFacts(
+        num_examples=int(entry.get("num_examples") or 0),
+        num_validation=int(entry.get("num_validation") or 0),
+        num_test=int(entry.get("num_test") or 0),
+        num_labels=sum(part.num_labels for part in data_sets.values()) or len(entry.get("label_names") or ()),
+        mean_tokens=float(entry.get("mean_tokens") or 0.0),
+        most_fractions=int(entry.get("most_fractions") or 0),
+        data_sets=data_sets,
+    )
 
 
 def collect(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from configs.schema import AmpConfig, ClassifierStage, Config, FinetuneStage, StageBase
+from configs.mixing import batches_per_epoch, mixing_shares
+from configs.schema import AmpConfig, ClassifierStage, Config, MultitaskStage, StageBase
 from launcher import batches, estimates, secrets
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
@@ -43,6 +44,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class DataSetPlan:
+    """One data set of a multi-task stage; None where it depends on data that is not prepared yet."""
+
+    name: str
+    dataset: str
+    num_examples: int | None
+    num_labels: int | None
+    share: float | None
+    """Part of the steps that are batches of it."""
+    steps_per_epoch: int | None
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """One stage: its arithmetic, rates and estimated needs."""
 
@@ -64,6 +78,9 @@ class StagePlan:
     """Empty while the model's size is unknown."""
     memory: estimates.MemoryEstimate | None
     disk: estimates.DiskEstimate | None
+    data_sets: tuple[DataSetPlan, ...] = ()
+    """Of a multi-task stage."""
+    mixing: str = ""
 
 
 @dataclass(frozen=True)
@@ -229,7 +246,8 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     stage, model = config.stages[name], facts.model
     batch = batches.divide_batch(stage.batch, topology.world_size, stage.micro_batch)
     known = facts.stages.get(name, StageFacts(0))
-    steps = batches.count_steps(stage, known.num_examples or None)
+    examples = {key: part.num_examples for key, part in known.data_sets.items()}
+    steps = batches.count_steps(stage, known.num_examples or None, examples)
     sequences = batch.micro_batch * _most_fractions(stage, known)
     gpu = bool(topology.gpus)
     return StagePlan(
@@ -245,10 +263,12 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         warmup=_warmup_text(stage.warmup, steps.warmup_steps),
         max_length=stage.max_length,
         reading=_reading_text(stage) if isinstance(stage, ClassifierStage) else "",
-        evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else "",
+        evaluation=_evaluation_text(stage) if isinstance(stage, ClassifierStage) else "",
         groups=parameter_groups(model, stage, known.num_labels) if model else (),
         memory=estimates.rank_memory(model, stage, sequences, known.num_labels, half, gpu) if model else None,
         disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
+        data_sets=_data_sets(stage, known),
+        mixing=_mixing_text(stage),
     )
 
 
@@ -270,6 +290,37 @@ def _reading_text(stage: ClassifierStage) -> str:
     return f"cut to {' and '.join(parts)} tokens"
 
 
+def _data_sets(stage: StageBase, known: StageFacts) -> tuple[DataSetPlan, ...]:
+    if not isinstance(stage, MultitaskStage):
+        return ()
+    examples = {name: part.num_examples for name, part in known.data_sets.items()} or None
+    steps = batches_per_epoch(stage, examples) if examples else {}
+    total, wanted = sum(steps.values()), mixing_shares(stage, examples)
+    found = []
+    for name, data in stage.data_sets.items():
+        part = known.data_sets.get(name)
+        share = steps[name] / total if steps else wanted.get(name)
+        found.append(
+            DataSetPlan(
+                name=name,
+                dataset=data.dataset,
+                num_examples=part.num_examples if part else None,
+                num_labels=part.num_labels if part else None,
+                share=None if share is None else float(share),
+                steps_per_epoch=steps.get(name),
+            )
+        )
+    return tuple(found)
+
+
+def _mixing_text(stage: StageBase) -> str:
+    if not isinstance(stage, MultitaskStage):
+        return ""
+    if isinstance(stage.mixing, str):
+        return "in proportion to their sizes" if stage.mixing == "proportional" else "equally often"
+    return "by weight: " + ", ".join(f"{name} {stage.mixing[name]:g}" for name in stage.data_sets)
+
+
 def _warmup_text(warmup: int | float, steps: int | None) -> str:
     if isinstance(warmup, int):
         return f"{warmup:,} steps"
@@ -277,10 +328,11 @@ def _warmup_text(warmup: int | float, steps: int | None) -> str:
     return share if steps is None else f"{steps:,} steps ({share})"
 
 
-def _evaluation_text(stage: FinetuneStage) -> str:
+def _evaluation_text(stage: ClassifierStage) -> str:
     when = "every epoch" if stage.evaluate_every == "epoch" else f"every {stage.evaluate_every:,} steps"
     stop = f", early stopping after {stage.early_stopping.patience} without improvement" if stage.early_stopping else ""
-    return f"{when}, best by {stage.best_metric}{stop}"
+    mean = "mean " if isinstance(stage, MultitaskStage) else ""
+    return f"{when}, best by {mean}{stage.best_metric}{stop}"
 
 
 def _waits(bounds: Bounds) -> tuple[Wait, ...]:

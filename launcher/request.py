@@ -11,7 +11,7 @@ from typing import Any
 from configs.errors import ConfigError
 from configs.loader import Resolved, load_config, load_resolved
 from configs.models import check_fits_model, local_folder
-from configs.schema import Config, DataConfig
+from configs.schema import Config, DataConfig, MultitaskStage, Stage
 from launcher import continuation, facts, model_facts, places
 from launcher.files import read_json_object
 from launcher.plan import Plan, Task, make_plan
@@ -136,10 +136,7 @@ def _earlier_threads(earlier: dict[str, Any], topology: Topology) -> int | None:
 def absolute(resolved: Resolved) -> Resolved:
     """Paths in the config made absolute: the ranks have another working directory."""
     config = resolved.config
-    stages = {
-        name: stage if stage.data is None else stage.model_copy(update={"data": _absolute_data(stage.data)})
-        for name, stage in config.stages.items()
-    }
+    stages = {name: _absolute_stage(stage) for name, stage in config.stages.items()}
     model = config.model
     if Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().absolute())
@@ -147,7 +144,14 @@ def absolute(resolved: Resolved) -> Resolved:
     return replace(resolved, config=config.model_copy(update=changes))
 
 
-def _absolute_data(data: DataConfig) -> DataConfig:
-    if data.path is None:
+def _absolute_stage(stage: Stage) -> Stage:
+    if isinstance(stage, MultitaskStage):
+        data_sets = {name: _absolute_data(data) for name, data in stage.data_sets.items()}
+        return stage.model_copy(update={"data_sets": data_sets})
+    return stage.model_copy(update={"data": _absolute_data(stage.data)})
+
+
+def _absolute_data(data: DataConfig | None) -> DataConfig | None:
+    if data is None or data.path is None:
         return data
     return data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})

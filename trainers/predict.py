@@ -25,7 +25,8 @@ LINES_AT_ONCE = 512
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="predict", description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--stage", help="a finished fine-tuning stage; default: the last one")
+    parser.add_argument("--stage", help="a finished stage with a classifier; default: the last one")
+    parser.add_argument("--head", help="of a multi-task stage: the data set whose classifier to use")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", nargs="+", help="texts to classify")
     source.add_argument("--file", help="a UTF-8 file with one text per line; - reads standard input")
@@ -74,7 +75,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
     config = load_resolved(arguments.run_dir / "config.yaml")
     name = finished_classifier(arguments.run_dir, config, arguments.stage)
-    classifier = load_classifier(arguments.run_dir / name / "model")
+    classifier = load_classifier(arguments.run_dir / name / "model", arguments.head)
     tokenizer = Tokenizer(classifier.vocabulary, classifier.lower_case)
     make_sequences = SequenceMaker(classifier.vocabulary, classifier.stage)
     policy = AmpPolicy("off", "float32", "")

@@ -24,8 +24,9 @@ import numpy as np
 
 from configs.errors import CannotWriteError, ConfigError, Exit, UserError
 from configs.loader import load_config, load_resolved
+from configs.mixing import batches_per_epoch
 from configs.models import check_fits_model
-from configs.schema import Config, DataConfig, PretrainStage, StageBase
+from configs.schema import Config, DataConfig, MultitaskStage, PretrainStage, StageBase
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
@@ -34,7 +35,7 @@ from trainers.data.store import Corpus, open_corpus
 from trainers.data.tokenize import Tokenizer
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
-from trainers.stage_data import describe_lengths, finetuning_facts, tell_skipped
+from trainers.stage_data import describe_lengths, finetuning_facts, multitask_facts, tell_skipped
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
 
@@ -87,12 +88,15 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     datasets = DatasetCache(cache / "tokens", tokenizer, fetch, reporter.progress, reporter.message)
     stages = {}
     for name, stage in config.stages.items():
-        data = config.stage_data(name)
         if isinstance(stage, PretrainStage):
+            data = config.stage_data(name)
             stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
+        elif isinstance(stage, MultitaskStage):
+            stages[name] = multitask_facts(f"stages.{name}", stage, config.seed, datasets, reporter.message)
         else:
-            stages[name] = finetuning_facts(name, stage, data, config.seed, datasets, reporter.message)
-        _check_warmup(name, stage, stages[name]["num_examples"])
+            data = config.stage_data(name)
+            stages[name] = finetuning_facts(f"stages.{name}", stage, data, config.seed, datasets, reporter.message)
+        _check_warmup(name, stage, stages[name])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
 
@@ -109,10 +113,21 @@ def _describe(model: ModelFiles) -> dict[str, Any]:
     }
 
 
-def _check_warmup(name: str, stage: StageBase, num_examples: int) -> None:
-    """ConfigError for a warm-up in steps that lasts as long as the stage: the learning rate would never be reached."""
+def _steps_per_epoch(stage: StageBase, facts: Mapping[str, Any]) -> int:
+    if isinstance(stage, MultitaskStage):
+        return sum(batches_per_epoch(stage, _examples(facts)).values())
     whole = isinstance(stage, PretrainStage)  # pre-training leaves out an epoch's last, incomplete batch
-    per_epoch = max(1, num_examples // stage.batch) if whole else -(-num_examples // stage.batch)
+    num_examples = int(facts["num_examples"])
+    return max(1, num_examples // stage.batch) if whole else -(-num_examples // stage.batch)
+
+
+def _examples(facts: Mapping[str, Any]) -> dict[str, int]:
+    return {name: entry["num_examples"] for name, entry in facts["data_sets"].items()}
+
+
+def _check_warmup(name: str, stage: StageBase, facts: Mapping[str, Any]) -> None:
+    """ConfigError for a warm-up in steps that lasts as long as the stage: the learning rate would never be reached."""
+    per_epoch = _steps_per_epoch(stage, facts)
     total = stage.max_steps or (stage.epochs or 0) * per_epoch
     if isinstance(stage.warmup, int) and stage.warmup >= total:
         raise ConfigError(

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import DataError
-from configs.schema import DataConfig, FinetuneStage
+from configs.errors import ConfigError, DataError
+from configs.mixing import batches_per_epoch
+from configs.schema import ClassifierStage, DataConfig, MultitaskStage
 from trainers.data.cache import fingerprint_of
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.duplicates import Duplicates, open_duplicates
@@ -24,22 +25,25 @@ _HELD_OUT = ("test", "validation")
 
 
 def finetuning_facts(
-    name: str, stage: FinetuneStage, data: DataConfig, seed: int, datasets: DatasetCache, say: Say
+    place: str, stage: ClassifierStage, data: DataConfig, seed: int, datasets: DatasetCache, say: Say
 ) -> dict[str, Any]:
-    """Makes the cache entries of a stage and describes them. Raises DataError."""
+    """Makes the cache entries of one labelled data set of a stage and describes them. Raises DataError.
+
+    place: the key that messages name.
+    """
     paths = {"train": datasets.texts(data, "train")}
     train = open_texts(paths["train"])
-    labels = _labels(name, data, train)
+    labels = _labels(place, data, train)
     paths |= {split: datasets.texts(data, split) for split in _HELD_OUT if split in datasets.dataset(data).splits}
     opened = {split: open_texts(path) for split, path in paths.items()}
     for split, texts in opened.items():
-        tell_skipped(f"stages.{name}: {split} split", texts, len(texts), say)
+        tell_skipped(f"{place}: {split} split", texts, len(texts), say)
     facts: dict[str, Any] = {
         "splits": {split: str(path) for split, path in paths.items()},
         "duplicates": str(datasets.duplicates(data)),
     }
     duplicates = open_duplicates(Path(facts["duplicates"]))
-    _tell_overlap(name, data, duplicates, len(opened["test"]) if "test" in opened else 0, say)
+    _tell_overlap(place, data, duplicates, len(opened["test"]) if "test" in opened else 0, say)
     rows = choose_rows(data, facts, seed)
     lengths = input_lengths(train.lengths, train.pair_lengths, stage)[rows.train]
     return {
@@ -62,6 +66,35 @@ def finetuning_facts(
     }
 
 
+def multitask_facts(place: str, stage: MultitaskStage, seed: int, datasets: DatasetCache, say: Say) -> dict[str, Any]:
+    """The same for every data set of a multi-task stage, and their sums.
+
+    Raises DataError, and ConfigError for a weight that is too small.
+    """
+    entries = {
+        key: finetuning_facts(f"{place}.data_sets.{key}", stage, data, seed, datasets, say)
+        for key, data in stage.data_sets.items()
+    }
+    examples = {key: entry["num_examples"] for key, entry in entries.items()}
+    never = [key for key, count in batches_per_epoch(stage, examples).items() if count == 0]
+    if never:
+        raise ConfigError(
+            f"{place}.mixing: the weight of {', '.join(never)} is too small for a single batch per epoch",
+            "raise it, or leave the data set out",
+        )
+    summed = ("num_examples", "num_validation", "num_test", "num_tokens", "num_skipped", "num_dropped")
+    sums = {key: sum(entry[key] for entry in entries.values()) for key in summed}
+    return {
+        "task": "multitask",
+        "label_names": None,
+        **sums,
+        "mean_tokens": sums["num_tokens"] / sums["num_examples"],
+        "most_fractions": max(entry["most_fractions"] for entry in entries.values()),
+        "data_fingerprint": fingerprint_of({key: entry["data_fingerprint"] for key, entry in entries.items()}),
+        "data_sets": entries,
+    }
+
+
 def tell_skipped(where: str, entry: Texts | Corpus, num_good: int, say: Say) -> None:
     """A warning when bad rows were left out: how many, and the first of them."""
     if entry.num_skipped:
@@ -81,21 +114,21 @@ def _whole_lengths(texts: Texts) -> np.ndarray:
     return texts.lengths + 2 if texts.pair_lengths is None else texts.lengths + texts.pair_lengths + 3
 
 
-def _tell_overlap(name: str, data: DataConfig, duplicates: Duplicates, num_test: int, say: Say) -> None:
+def _tell_overlap(place: str, data: DataConfig, duplicates: Duplicates, num_test: int, say: Say) -> None:
     found = duplicates.counts["test_in_train"]
     if not found:
         return
     in_test = duplicates.counts["in_test"]
     done = f"{in_test:,} training rows are left out" if data.overlap == "drop" else "data.overlap=drop leaves them out"
-    say(f"stages.{name}: {found:,} of {num_test:,} test rows also stand in the training split; {done}", "info")
+    say(f"{place}: {found:,} of {num_test:,} test rows also stand in the training split; {done}", "info")
 
 
-def _labels(name: str, data: DataConfig, texts: Texts) -> np.ndarray:
+def _labels(place: str, data: DataConfig, texts: Texts) -> np.ndarray:
     if texts.labels is None:
-        raise DataError(f"stages.{name}: the {data.dataset} data has no labels", "set data.columns.label")
+        raise DataError(f"{place}: the {data.dataset} data has no labels", "set data.columns.label")
     if len(texts.label_names) < 2:
         raise DataError(
-            f"stages.{name}: all rows have the label {', '.join(texts.label_names)}; a classifier needs at least 2",
+            f"{place}: all rows have the label {', '.join(texts.label_names)}; a classifier needs at least 2",
             "check data.columns.label",
         )
     return texts.labels

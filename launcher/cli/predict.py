@@ -20,6 +20,12 @@ def predict(
         Path | None, typer.Option("--file", metavar="FILE", help="A file of texts, one per line.", show_default=False)
     ] = None,
     stage: options.StageOption = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head", metavar="NAME", help="Of a multi-task stage: the data set to classify for.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines with the probability of every class.")] = False,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
@@ -34,6 +40,7 @@ def predict(
             f'./run.sh predict {run} --text "What is the capital of France ?"',
         )
     chosen = (*(("--stage", stage) if stage else ()), *(("--json",) if as_json else ()))
+    chosen = (*chosen, *(("--head", head) if head else ()))
     if text is not None:
         what: tuple[str, ...] = (f"--text={text}",)
     elif files == ["-"]:

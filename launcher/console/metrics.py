@@ -31,16 +31,19 @@ _EVALUATION: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 def progress_pairs(record: Mapping[str, Any]) -> list[Pair]:
-    """Labels and texts of a progress record; the parts of a sum (`losses`) follow the loss."""
+    """Labels and texts of a progress record; the terms of the loss (`losses`) follow it where there are several, but for those that
+    had no step since the last record."""
     pairs = _pairs(record, _PROGRESS)
     losses = record.get("losses") or {}
     parts = [(name, _plain(value)) for name, value in losses.items() if isinstance(value, (int, float))]
-    return pairs[:1] + parts + pairs[1:] if len(parts) > 1 else pairs
+    return pairs[:1] + parts + pairs[1:] if len(losses) > 1 else pairs
 
 
 def evaluation_pairs(metrics: Mapping[str, Any]) -> list[Pair]:
-    """Labels and texts of evaluation metrics."""
-    return _pairs(metrics, _EVALUATION)
+    """Labels and texts of evaluation metrics; where they are means over data sets, the accuracy of each follows."""
+    data_sets = metrics.get("data_sets") or {}
+    each = [(f"{name} accuracy", text.percent(scores["accuracy"])) for name, scores in data_sets.items()]
+    return _pairs(metrics, _EVALUATION) + each
 
 
 def joined(pairs: list[Pair]) -> str:

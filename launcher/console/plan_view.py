@@ -24,6 +24,8 @@ def render(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_title(f"Plan of {plan.name}"), _pairs(_run_rows(plan))]
     for stage in plan.stages:
         parts += [_title(f"Stage {stage.name}"), _pairs(_stage_rows(plan, stage))]
+        if stage.data_sets:
+            parts.append(Padding(_data_sets(stage), (0, 0, 0, 2)))
         if stage.groups:
             parts.append(Padding(_groups(stage), (0, 0, 0, 2)))
     parts += [_title("Needs"), _pairs(_need_rows(plan))]
@@ -96,9 +98,25 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
     ]
     if stage.reading:
         rows.append(("long texts", stage.reading))
+    if stage.mixing:
+        rows.append(("data sets drawn", stage.mixing))
     if stage.evaluation:
         rows.append(("evaluation", stage.evaluation))
     return rows
+
+
+def _data_sets(stage: StagePlan) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("read as", no_wrap=True)
+    for column in ("examples", "labels", "steps per epoch", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for part in stage.data_sets:
+        numbers = (part.num_examples, part.num_labels, part.steps_per_epoch)
+        cells = ["-" if number is None else f"{number:,}" for number in numbers]
+        share = "-" if part.share is None else f"{100 * part.share:.1f} %"
+        table.add_row(part.name, part.dataset, *cells, share)
+    return table
 
 
 def _groups(stage: StagePlan) -> Table:

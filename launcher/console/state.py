@@ -253,10 +253,18 @@ def _on_progress(state: RunView, record: Metrics, now: float) -> RunView:
     if len(marks) == 2 and step > stage.start_step and stage.marks[0][1] == stage.start_step:
         marks = marks[1:]  # the first step holds one-time work (graph building, memory): not a rate
     total = int(record.get("total_steps") or stage.total_steps)
+    progress = {**record, "losses": _latest_losses(stage.progress, record)}
     return replace(
-        _update_stage(state, stage.name, step=step, total_steps=total, progress=record, marks=marks),
+        _update_stage(state, stage.name, step=step, total_steps=total, progress=progress, marks=marks),
         work=None,
     )
+
+
+def _latest_losses(earlier: Metrics, record: Metrics) -> dict[str, Any]:
+    """The terms of the loss; one that had no step since the last record keeps what it was, so that the screen stays put."""
+    known = earlier.get("losses") or {}
+    losses = record.get("losses") or {}
+    return {name: known.get(name) if value is None else value for name, value in losses.items()}
 
 
 def _on_eval_progress(state: RunView, record: Metrics, now: float) -> RunView:

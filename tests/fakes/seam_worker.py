@@ -60,7 +60,7 @@ def stop_in_evaluation(split: str, number: int) -> None:
     """Create the stop file in the middle of an evaluation."""
     from trainers.engine import evaluation
 
-    stage: Any = importlib.import_module("trainers.stages.finetune")
+    stage: Any = importlib.import_module("trainers.stages.examine")
 
     attempt = Path(sys.argv[sys.argv.index("--attempt-dir") + 1])
     current, seen = [""], [0]
@@ -68,7 +68,7 @@ def stop_in_evaluation(split: str, number: int) -> None:
     predict_rows, predict_batch = seam.predict_rows, evaluation.predict_batch
 
     def rows(*arguments: Any) -> Any:
-        current[0] = arguments[7]
+        current[0] = arguments[7].split()[-1]  # "validation", or "NAME validation" of a multi-task stage
         return predict_rows(*arguments)
 
     def batch(*arguments: Any) -> Any:

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SPLIT = 2
     INSTANCES = 3
     MASKING = 4
+    MIXING = 5
 
 
 def philox_words(count: int, seed: int, purpose: Purpose, epoch: int = 0) -> np.ndarray:

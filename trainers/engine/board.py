@@ -20,4 +20,6 @@ def write_board(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
             for name in _CURVES:
                 writer.add_scalar(tag=name, step=entry["step"], value=entry[name])
             for name, value in entry["losses"].items():
+                if value is None:  # no step of this data set since the last line
+                    continue
                 writer.add_scalar(tag=f"loss/{name}", step=entry["step"], value=value)

@@ -150,7 +150,8 @@ class TrainingLoop:
         if self.samples is not None and self.ranks.rank == 0:
             self.samples.append({"step": step + 1, "epoch": epoch, "ids": ids.tolist()})
         num_tokens = int(lengths.sum())
-        self.window.add(shares, len(ids), num_tokens, sum(batch.num_cells for batch in batches))
+        num_cells = sum(batch.num_cells for batch in batches)
+        self.window.add(shares, len(ids), num_tokens, num_cells, present=counts > 0.0)
         self.progress.step += 1
         self.progress.samples += len(ids)
         self.progress.tokens += num_tokens
@@ -164,7 +165,7 @@ class TrainingLoop:
         self.store.raise_failure()
         if stop:
             self._preempt()
-        return np.maximum(np.asarray(counts), 1.0)
+        return np.asarray(counts)
 
     def _forward_backward(self, step: int, batches: list[MicroBatch], counts: np.ndarray) -> paddle.Tensor:
         """Accumulate gradients of the global mean loss, all-reduced once; returns this rank's share of each loss term [K].
@@ -179,7 +180,7 @@ class TrainingLoop:
             with self.parts.wrapped.no_sync() if quiet else nullcontext():
                 with self.policy.autocast():
                     sums = self.parts.task.losses(self.parts.wrapped, batch)
-                terms = [term / float(count) for term, count in zip(sums, counts, strict=True)]
+                terms = [term / max(float(count), 1.0) for term, count in zip(sums, counts, strict=True)]
                 loss = paddle.add_n(terms) * float(self.ranks.world_size)
                 self.scaler.scale(loss).backward()
             shares = shares + paddle.stack([term.detach().reshape([]) for term in terms])

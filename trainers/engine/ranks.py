@@ -135,10 +135,13 @@ def tune_device() -> str:
     return device
 
 
-def wrap_model(model: paddle.nn.Layer, ranks: Ranks) -> Any:
-    """The model under data parallelism; itself on one rank."""
+def wrap_model(model: paddle.nn.Layer, ranks: Ranks, has_idle_parameters: bool) -> Any:
+    """The model under data parallelism; itself on one rank. `has_idle_parameters`: some parameters take part in some steps only; in
+    the others they keep no gradient, as on one rank."""
     if ranks.world_size == 1:
         return model
+    if has_idle_parameters:
+        return paddle.DataParallel(model, find_unused_parameters=True)
     return fleet.distributed_model(model) if ranks.is_gpu else paddle.DataParallel(model)
 
 

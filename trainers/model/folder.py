@@ -16,15 +16,20 @@ import numpy as np
 from paddle import nn
 from safetensors.numpy import save as to_safetensors
 
-from configs.errors import ConfigError
-from configs.schema import ClassifierStage, PretrainStage
+from configs.errors import ConfigError, DataError
+from configs.schema import ClassifierStage, FinetuneStage, MultitaskStage, PretrainStage, StageBase
 from trainers.engine.files import commit_directory, write_synced
 from trainers.model.config import BertConfig
-from trainers.model.heads import BertForClassification, BertForPretraining
+from trainers.model.heads import BertForClassification, BertForMultitask, BertForPretraining
 from trainers.model.lstm import BertWithLstm
-from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_weights, to_hf_arrays
+from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_weights, take_head, to_hf_arrays
 
 HEAD_FILE = "bert4doc.json"
+STAGES: Mapping[str, type[PretrainStage | FinetuneStage | MultitaskStage]] = {
+    "pretrain": PretrainStage,
+    "finetune": FinetuneStage,
+    "multitask": MultitaskStage,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,31 @@ class ModelSource:
 def read_bert_config(folder: Path) -> BertConfig:
     """The encoder's shape from a folder's config.json."""
     return BertConfig.from_json(read_config_json(folder), str(folder / "config.json"))
+
+
+@dataclass(frozen=True)
+class HeadFile:
+    """bert4doc.json: the stage that trained a folder's heads, and their labels."""
+
+    stage: PretrainStage | FinetuneStage | MultitaskStage
+    label_names: tuple[str, ...]
+    """Of the one classifier; empty where there is none, or one per data set."""
+    heads: dict[str, tuple[str, ...]]
+    """Labels by data set, of a multi-task model."""
+
+
+def read_head_file(folder: Path) -> HeadFile | None:
+    """None for a folder without one, which comes from elsewhere. Raises DataError for one that no run has written."""
+    path = folder / HEAD_FILE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        stage = STAGES[values["stage"]["task"]].model_validate(values["stage"])
+        heads = {name: tuple(map(str, head["label_names"])) for name, head in values.get("heads", {}).items()}
+        return HeadFile(stage, tuple(map(str, values["label_names"])), heads)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not written by a run: {error}", "use the model folder of a finished stage") from error
 
 
 def chosen_blocks(stage: ClassifierStage, num_layers: int) -> tuple[int, ...] | None:
@@ -58,13 +88,8 @@ def chosen_blocks(stage: ClassifierStage, num_layers: int) -> tuple[int, ...] | 
 def build_model(
     stage: PretrainStage | ClassifierStage, config: BertConfig, num_classes: int
 ) -> BertForPretraining | BertForClassification | BertWithLstm:
-    """The model of a stage, randomly initialised from Paddle's generator."""
-    if stage.max_length > config.max_positions:
-        raise ConfigError(
-            f"max_length {stage.max_length} is more than the model's {config.max_positions} positions",
-            f"set max_length to at most {config.max_positions}",
-        )
-    config = config.with_dropout(stage.dropout)
+    """The model of a stage with one classifier or with the pre-training heads, randomly initialised from Paddle's generator."""
+    config = _fitting(stage, config)
     if isinstance(stage, PretrainStage):
         return BertForPretraining(config, use_nsp=stage.nsp)
     if stage.classifier == "bilstm":
@@ -73,10 +98,28 @@ def build_model(
     return BertForClassification(config, num_classes, blocks, stage.pooling, stage.hierarchical)
 
 
-def load_folder(model: nn.Layer, folder: Path) -> LoadReport:
-    """Load a folder's weights into a model; heads may be new."""
+def build_multitask(stage: MultitaskStage, config: BertConfig, num_classes: Mapping[str, int]) -> BertForMultitask:
+    """The model of a multi-task stage, randomly initialised from Paddle's generator. `num_classes`: by data set."""
+    config = _fitting(stage, config)
+    blocks = chosen_blocks(stage, config.num_layers)
+    return BertForMultitask(config, num_classes, blocks, stage.pooling, stage.hierarchical)
+
+
+def _fitting(stage: StageBase, config: BertConfig) -> BertConfig:
+    """The model's shape with the stage's dropout. ConfigError when it is too short for the stage."""
+    if stage.max_length > config.max_positions:
+        raise ConfigError(
+            f"max_length {stage.max_length} is more than the model's {config.max_positions} positions",
+            f"set max_length to at most {config.max_positions}",
+        )
+    return config.with_dropout(stage.dropout)
+
+
+def load_folder(model: nn.Layer, folder: Path, head: str | None = None) -> LoadReport:
+    """Load a folder's weights into a model; heads may be new. `head`: the data set of a multi-task model whose classifier is taken."""
     path = folder / "model.safetensors"
-    return load_arrays(model, read_weights(path), str(path))
+    arrays = read_weights(path)
+    return load_arrays(model, arrays if head is None else take_head(arrays, head), str(path))
 
 
 def _architecture(stage: PretrainStage | ClassifierStage) -> str:
@@ -84,7 +127,7 @@ def _architecture(stage: PretrainStage | ClassifierStage) -> str:
     if isinstance(stage, PretrainStage):
         return "BertForPreTraining"
     plain = stage.layers == "pooler" and stage.classifier == "linear" and stage.hierarchical is None
-    return "BertForSequenceClassification" if plain else "BertModel"
+    return "BertForSequenceClassification" if plain and isinstance(stage, FinetuneStage) else "BertModel"
 
 
 def save_folder(
@@ -94,8 +137,10 @@ def save_folder(
     stage: PretrainStage | ClassifierStage,
     source: ModelSource,
     label_names: Sequence[str],
+    heads: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write a folder all at once. `arrays`: weights under our names. Raises CannotWriteError."""
+    """Write a folder all at once. `arrays`: weights under our names; `heads`: the labels of every data set of a multi-task model.
+    Raises CannotWriteError."""
     architecture = _architecture(stage)
     tensors = to_hf_arrays(arrays)
     if architecture == "BertModel":
@@ -114,7 +159,9 @@ def save_folder(
         "do_lower_case": source.lower_case,
         "model_max_length": config.max_positions,
     }
-    head = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names)}
+    head: dict[str, Any] = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names)}
+    if heads is not None:
+        head["heads"] = {name: {"label_names": list(labels)} for name, labels in heads.items()}
 
     def fill(directory: Path) -> None:
         write_synced(directory / "model.safetensors", to_safetensors(tensors, metadata={"format": "pt"}))

@@ -5,7 +5,7 @@ Shape legend: batch.py; M predicted positions, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -62,14 +62,13 @@ class BertForPretraining(nn.Layer):
         return mlm_MV, self.cls.seq_relationship(pooled)
 
 
-class BertForClassification(nn.Layer):
-    """Classifier on the pooler, or on the raw [CLS] states of chosen blocks combined by concat, mean or max (paper.md section 1),
-    of each text, or of each of its fractions."""
+class BertForFeatures(nn.Layer):
+    """Encoder, and what a classifier sees of it: the pooler, or the raw [CLS] states of chosen blocks combined by concat, mean or max
+    (paper.md section 1), of each text, or of each of its fractions."""
 
     def __init__(
         self,
         config: BertConfig,
-        num_classes: int,
         blocks: Sequence[int] | None = None,
         pooling: str = "concat",
         hierarchical: str | None = None,
@@ -80,9 +79,8 @@ class BertForClassification(nn.Layer):
         self.blocks = None if blocks is None else tuple(blocks)
         self.pooling = pooling
         self.bert = BertModel(config, with_pooler=blocks is None)
-        width = config.hidden_size * (len(self.blocks) if self.blocks and pooling == "concat" else 1)
-        self.fractions = None if hierarchical is None else FractionPooling(config, hierarchical, width)
-        self.classifier = linear(config, width, num_classes)
+        self.width = config.hidden_size * (len(self.blocks) if self.blocks and pooling == "concat" else 1)
+        self.fractions = None if hierarchical is None else FractionPooling(config, hierarchical, self.width)
         self.probability = config.hidden_dropout
 
     def features(self, batch: TokenBatch) -> paddle.Tensor:
@@ -102,8 +100,74 @@ class BertForClassification(nn.Layer):
         stacked = paddle.stack(chosen)
         return stacked.mean(axis=0) if self.pooling == "mean" else stacked.max(axis=0)
 
+    def classify(self, batch: TokenBatch, classifier: nn.Layer) -> paddle.Tensor:
+        """Logits [D, C] of a classifier on the features, after dropout."""
+        features = dropout_texts(self.features(batch), self.probability, self.training, batch)
+        logits: paddle.Tensor = classifier(features)
+        return logits
+
+
+class BertForClassification(BertForFeatures):
+    """Encoder with one classifier."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_classes: int,
+        blocks: Sequence[int] | None = None,
+        pooling: str = "concat",
+        hierarchical: str | None = None,
+    ) -> None:
+        super().__init__(config, blocks, pooling, hierarchical)
+        self.classifier = linear(config, self.width, num_classes)
+
     def forward(self, batch: TokenBatch) -> paddle.Tensor:
         """Logits [D, C]."""
-        features = dropout_texts(self.features(batch), self.probability, self.training, batch)
-        logits: paddle.Tensor = self.classifier(features)
-        return logits
+        return self.classify(batch, self.classifier)
+
+
+class BertForMultitask(BertForFeatures):
+    """Encoder with one classifier per data set."""
+
+    def __init__(
+        self,
+        config: BertConfig,
+        num_classes: Mapping[str, int],
+        blocks: Sequence[int] | None = None,
+        pooling: str = "concat",
+        hierarchical: str | None = None,
+    ) -> None:
+        """`num_classes`: classes by data set."""
+        super().__init__(config, blocks, pooling, hierarchical)
+        self.classifiers = nn.LayerDict(
+            {name: linear(config, self.width, number) for name, number in num_classes.items()}
+        )
+
+    def forward(self, batch: TokenBatch, head: str) -> paddle.Tensor:
+        """Logits [D, C] of the data set `head`."""
+        return self.classify(batch, self.classifiers[head])
+
+
+class OneHead:
+    """A multi-task model as the classifier of one of its data sets, for evaluation."""
+
+    def __init__(self, model: BertForMultitask, head: str) -> None:
+        self._model = model
+        self._head = head
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on."""
+        return bool(self._model.training)
+
+    def train(self) -> None:
+        """Dropout on."""
+        self._model.train()
+
+    def eval(self) -> None:
+        """Dropout off."""
+        self._model.eval()
+
+    def __call__(self, batch: TokenBatch) -> paddle.Tensor:
+        """Logits [D, C]."""
+        return self._model(batch, self._head)

@@ -32,8 +32,8 @@ _FROM_HF = (
     (r"^cls\.predictions\.transform\.LayerNorm\.", "cls.predictions.layer_norm."),
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
-_CLASSIFIER = re.compile(r"^(classifier|fractions)\.")
-_HEAD = re.compile(r"^(cls\.|classifier\.|fractions\.|bert\.pooler\.)")
+_HEAD = re.compile(r"^(cls\.|classifier\.|classifiers\.|fractions\.|bert\.pooler\.)")
+_CLASSIFIER = re.compile(r"^(classifier|classifiers\.[^.]+|fractions)\.")
 _DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
@@ -66,7 +66,8 @@ def is_head(name: str) -> bool:
 
 
 def classifier_part(name: str) -> str | None:
-    """Which part of the classifier a parameter (our name) belongs to: the head, or what combines fractions. None: to neither."""
+    """Which part of a classifier a parameter (our name) belongs to: `classifier`, `classifiers.NAME` of a multi-task model, or
+    `fractions`, what combines fractions. None: to none."""
     match = _CLASSIFIER.match(name)
     return None if match is None else match[1]
 

@@ -65,10 +65,8 @@ def load_arrays(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -
     parameters = trainable_arrays(model)
     shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
     misshapen = [name for name, shape in shapes.items() if name in arrays and list(arrays[name].shape) != shape]
-    resized = [name for name in misshapen if classifier_part(name) is not None]
-    if resized:
-        renewed = {classifier_part(name) for name in resized}
-        arrays = {name: array for name, array in arrays.items() if classifier_part(name) not in renewed}
+    resized = {classifier_part(name) for name in misshapen} - {None}
+    arrays = {name: array for name, array in arrays.items() if classifier_part(name) not in resized}
     missing = [name for name in shapes if name not in arrays]
     unexpected = [name for name in arrays if name not in shapes]
     problems = [f"missing: {name} {shapes[name]}" for name in missing if not is_head(name)]
@@ -76,7 +74,7 @@ def load_arrays(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -
     problems += [
         f"misshapen: {name} is {list(arrays[name].shape)} in the file, {shapes[name]} in the model"
         for name in misshapen
-        if name not in resized
+        if classifier_part(name) not in resized
     ]
     if problems:
         more = f"\n  and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
@@ -89,6 +87,15 @@ def load_arrays(model: nn.Layer, arrays: Mapping[str, np.ndarray], where: str) -
         if name in arrays:
             parameter.set_value(arrays[name])
     return LoadReport(tuple(missing), tuple(unexpected))
+
+
+def take_head(arrays: Mapping[str, np.ndarray], head: str) -> Arrays:
+    """The weights of a multi-task model as those of a model with one classifier: that of the data set `head`."""
+    prefix = f"classifiers.{head}."
+    renamed = {
+        name.replace(prefix, "classifier.", 1): array for name, array in arrays.items() if name.startswith(prefix)
+    }
+    return {**{name: array for name, array in arrays.items() if not name.startswith("classifiers.")}, **renamed}
 
 
 def to_hf_arrays(arrays: Mapping[str, np.ndarray]) -> Arrays:

@@ -48,13 +48,19 @@ def make_adamw(
     )
 
 
+def _state_name(optimizer: Any, parameter: paddle.Tensor) -> str:
+    """The name under which Paddle keeps a parameter's moments: that of its float32 master weight where it has one."""
+    master = optimizer._master_weights.get(parameter.name)
+    return str(parameter.name if master is None else master.name)
+
+
 def adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
     """Moments, beta powers and float32 master weights as `KIND/STRUCTURED_NAME`; parameters never stepped have none."""
     state: dict[str, paddle.Tensor] = {}
     for name, parameter in parameters.items():
         for kind, tensors in optimizer._accumulators.items():
-            if parameter.name in tensors:
-                state[f"{kind}/{name}"] = tensors[parameter.name]
+            if _state_name(optimizer, parameter) in tensors:
+                state[f"{kind}/{name}"] = tensors[_state_name(optimizer, parameter)]
         if parameter.name in optimizer._master_weights:
             state[f"master/{name}"] = optimizer._master_weights[parameter.name]
     return state
@@ -62,17 +68,20 @@ def adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor]) -> dict
 
 def load_adamw_state(optimizer: Any, parameters: Mapping[str, paddle.Tensor], state: Mapping[str, np.ndarray]) -> None:
     """Put saved state back before the first step. Raises KeyError for a name that the model lacks."""
-    translated: dict[str, Any] = {}
-    master: dict[str, paddle.Tensor] = {}
-    for key, array in state.items():
-        kind, name = key.split("/", 1)
-        parameter = parameters[name]
-        tensor = paddle.to_tensor(array)
+    tensors = {tuple(key.split("/", 1)): paddle.to_tensor(array) for key, array in state.items()}
+    for (kind, name), tensor in tensors.items():
         if kind == "master":
-            master[parameter.name] = tensor
-        else:
-            tensor.name = f"{parameter.name}_{kind}_0"
-            translated[tensor.name] = tensor
-    if master:
-        translated["master_weights"] = master
-    optimizer.set_state_dict(translated)
+            tensor.name = f"{parameters[name].name}_fp32_master_0"
+            optimizer._master_weights[parameters[name].name] = tensor
+    moments: dict[str, Any] = {}
+    for (kind, name), tensor in tensors.items():
+        if kind != "master":
+            tensor.name = f"{_state_name(optimizer, parameters[name])}_{kind}_0"
+            moments[tensor.name] = tensor
+    optimizer.set_state_dict(moments)
+    # Paddle would make them when a parameter is next stepped. Until then a checkpoint would lack them, and a parameter that was never
+    # stepped would be refused its first step.
+    stepped = dict.fromkeys(name for kind, name in tensors if kind != "master")
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, [parameters[name] for name in stepped])
+    optimizer._accumulators_holder = {}

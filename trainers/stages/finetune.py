@@ -9,98 +9,71 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from configs.errors import DataError
 from configs.schema import FinetuneStage
-from trainers.data.rows import choose_rows
-from trainers.data.store import open_texts
-from trainers.engine.evaluation import predict_rows, predictions_table, report, score
+from trainers.engine.evaluation import predictions_table, report, score
 from trainers.engine.files import replace_file, replace_json
 from trainers.engine.loop import Evaluator, Parts, TrainingLoop
 from trainers.engine.progress import Progress
 from trainers.model.config import BertConfig
 from trainers.model.folder import build_model, save_folder
-from trainers.stages.work import StageContext, labels_of
-from trainers.tasks.finetune import FinetuneTask, TextEncoder
+from trainers.stages import examine
+from trainers.stages.labelled import LabelledData
+from trainers.stages.starting_head import choose_head
+from trainers.stages.work import StageContext
+from trainers.tasks.finetune import FinetuneTask
 
 
 class FinetuneWork:
     """A classifier on one data set."""
 
     predicted_share = 0.0
+    has_idle_parameters = False
 
     def __init__(self, context: StageContext, stage: FinetuneStage) -> None:
         self._context = context
         self._stage = stage
-        self._label_names: tuple[str, ...] = tuple(context.facts["label_names"])
-        self._rows = choose_rows(context.run.config.stage_data(context.name), context.facts, context.seed)
-        self._majority_class = 0
+        self._data_config = context.run.config.stage_data(context.name)
+        self._data = LabelledData(context.facts, self._data_config, stage, context.vocabulary, context.seed)
 
     def make_task(self) -> FinetuneTask:
-        context, stage = self._context, self._stage
-        texts = open_texts(context.split("train"))
-        if texts.labels is None:
-            raise DataError(
-                f"stage {context.name}: the training split has no labels", "name the label column in data.columns"
-            )
-        rows = self._rows.train
-        self._majority_class = int(np.bincount(texts.labels[rows], minlength=len(self._label_names)).argmax())
-        encoder = TextEncoder(texts, context.vocabulary, stage)
-        return FinetuneTask(encoder, rows, stage.batch, context.seed, not context.run.ranks.is_gpu)
+        return self._data.training_task(not self._context.run.ranks.is_gpu)
 
     def build_model(self, config: BertConfig) -> nn.Layer:
-        return build_model(self._stage, config, len(self._label_names))
+        return build_model(self._stage, config, len(self._data.label_names))
+
+    def starting_head(self, folder: Path) -> str | None:
+        return choose_head(folder, self._stage, self._data_config, self._data.label_names)
 
     def make_evaluator(self, parts: Parts, progress: Progress) -> Evaluator | None:
-        context, stage = self._context, self._stage
-        texts = open_texts(context.split(self._rows.validation_split))
-        rows = self._rows.validation
-        if len(rows) == 0:
+        validation = self._data.rows("validation")
+        if len(validation.rows) == 0:
             return None
-        encoder = TextEncoder(texts, context.vocabulary, stage)
 
-        def evaluate() -> dict[str, float]:
-            predictions = self._predict(parts.model, encoder, rows, "validation")
-            return score(labels_of(texts.labels, rows), predictions.probabilities)
+        def evaluate() -> dict[str, Any]:
+            num_classes = len(self._data.label_names)
+            predictions = examine.predict(self._context, parts.model, validation, num_classes, "validation")
+            return score(validation.labels, predictions.probabilities)
 
-        def note(metrics: dict[str, float]) -> bool:
-            best = progress.take_evaluation(metrics, stage.best_metric, stage.early_stopping)
-            self._record("validation", progress.step, metrics, best)
-            return best
-
-        every = parts.task.steps_per_epoch if stage.evaluate_every == "epoch" else stage.evaluate_every
-        return Evaluator(every, evaluate, note)
+        return examine.make_evaluator(self._context, self._stage, parts.task.steps_per_epoch, progress, evaluate)
 
     def test(self, loop: TrainingLoop) -> dict[str, Any]:
         """Writes eval.json and predictions.tsv."""
-        context = self._context
-        if not context.has_split("test"):
+        context, names = self._context, self._data.label_names
+        if not self._data.has_test():
             return {}
         context.run.recorder.enter("evaluate")
-        texts = open_texts(context.split("test"))
-        rows = self._rows.test
-        encoder = TextEncoder(texts, context.vocabulary, self._stage)
-        predictions = loop.guard_stop(lambda: self._predict(loop.parts.model, encoder, rows, "test"))
-        labels = labels_of(texts.labels, rows)
-        result = report(labels, predictions, self._label_names, self._majority_class)
-        scores = {key: result[key] for key in ("accuracy", "macro_f1", "error_rate", "loss", "n")}
+        rows = self._data.rows("test")
+        model = loop.parts.model
+        predictions = loop.guard_stop(lambda: examine.predict(context, model, rows, len(names), "test"))
+        result = report(rows.labels, predictions, names, self._data.majority_class())
+        step = loop.progress.best_step or loop.progress.step
         if context.run.ranks.rank == 0:
-            step = loop.progress.best_step or loop.progress.step
             replace_json(context.directory / "eval.json", {"split": "test", "step": step, **result})
-            table = predictions_table(labels, predictions, self._label_names)
+            table = predictions_table(rows.labels, predictions, names)
             replace_file(context.directory / "predictions.tsv", table.encode())
-        self._record("test", loop.progress.best_step or loop.progress.step, scores, best=False)
+        scores = examine.main_scores(result)
+        examine.record_scores(context, "test", step, scores, best=False)
         return scores
 
     def save_model(self, target: Path, arrays: Mapping[str, np.ndarray], config: BertConfig) -> None:
-        save_folder(target, arrays, config, self._stage, self._context.source, self._label_names)
-
-    def _predict(self, model: Any, encoder: TextEncoder, rows: np.ndarray, split: str) -> Any:
-        run = self._context.run
-        return predict_rows(
-            model, encoder, rows, len(self._label_names), run.policy, run.ranks, run.recorder, split, run.stop_requested
-        )
-
-    def _record(self, split: str, step: int, metrics: dict[str, Any], best: bool) -> None:
-        run = self._context.run
-        if run.ranks.rank == 0:
-            run.recorder.record("eval", stage=self._context.name, split=split, step=step, metrics=metrics, best=best)
+        save_folder(target, arrays, config, self._stage, self._context.source, self._data.label_names)

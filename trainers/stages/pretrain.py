@@ -22,6 +22,8 @@ from trainers.tasks.pretrain import PretrainTask
 class PretrainWork:
     """Masked language model, with or without next-sentence prediction."""
 
+    has_idle_parameters = False
+
     def __init__(self, context: StageContext, stage: PretrainStage) -> None:
         self._context = context
         self._stage = stage
@@ -34,6 +36,9 @@ class PretrainWork:
 
     def build_model(self, config: BertConfig) -> nn.Layer:
         return build_model(self._stage, config, 0)
+
+    def starting_head(self, folder: Path) -> str | None:
+        return None
 
     def make_evaluator(self, parts: Parts, progress: Progress) -> Evaluator | None:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from configs.errors import ConfigError
-from configs.schema import PretrainStage
+from configs.schema import MultitaskStage, PretrainStage
 from trainers.data.vocabulary import load_vocabulary
 from trainers.engine.amp import FLOAT32_LAYERS
 from trainers.engine.board import write_board
@@ -31,6 +31,7 @@ from trainers.optim.ema import WeightAverage
 from trainers.optim.groups import freeze_others, make_groups
 from trainers.optim.schedule import make_schedule
 from trainers.stages.finetune import FinetuneWork
+from trainers.stages.multitask import MultitaskWork
 from trainers.stages.pretrain import PretrainWork
 from trainers.stages.work import Run, StageContext, StageWork
 
@@ -42,6 +43,8 @@ def make_work(context: StageContext) -> StageWork:
     stage = context.run.config.stages[context.name]
     if isinstance(stage, PretrainStage):
         return PretrainWork(context, stage)
+    if isinstance(stage, MultitaskStage):
+        return MultitaskWork(context, stage)
     return FinetuneWork(context, stage)
 
 
@@ -73,10 +76,12 @@ class StageRunner:
         model = self.work.build_model(config)
         if load:
             folder = self._start_folder()
-            loaded = load_folder(model, folder)
+            head = self.work.starting_head(folder)
+            loaded = load_folder(model, folder, head)
             if self.run_.ranks.rank == 0:
                 new = sorted({name.rsplit(".", 1)[0] for name in loaded.new})
-                heads = f"; new, from seed {self.run_.config.seed}: {', '.join(new)}" if new else ""
+                heads = f"; classifier of its data set {head}" if head is not None else ""
+                heads += f"; new, from seed {self.run_.config.seed}: {', '.join(new)}" if new else ""
                 self.run_.recorder.message(f"{self.name}: weights from {folder}{heads}")
         return model
 
@@ -101,7 +106,7 @@ class StageRunner:
         return Parts(
             task,
             model,
-            wrap_model(model, ranks),
+            wrap_model(model, ranks, self.work.has_idle_parameters),
             wrap_optimizer(optimizer, ranks),
             optimizer,
             make_schedule(self.stage, total),
@@ -112,10 +117,12 @@ class StageRunner:
 
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
+        single = not isinstance(self.stage, MultitaskStage)  # a multi-task stage holds its data sections itself
+        subset = self.run_.config.stage_data(self.name).subset.model_dump(mode="json") if single else None
         parts = {
             "stage": self.stage.model_dump(mode="json"),
             "data": self.facts["data_fingerprint"],
-            "subset": self.run_.config.stage_data(self.name).subset.model_dump(mode="json"),
+            "subset": subset,
             "seed": self.run_.config.seed,
             "init": self.run_.config.stage_init(self.name),
             "model": self.run_.prepared["model"]["fingerprint"],

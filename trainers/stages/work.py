@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from paddle import nn
 
-from configs.errors import DataError
 from configs.schema import Config
 from trainers.data.vocabulary import Vocabulary
 from trainers.engine.amp import AmpPolicy
@@ -60,10 +59,6 @@ class StageContext:
         """The cache entry of a prepared split."""
         return Path(self.facts["splits"][name])
 
-    def has_split(self, name: str) -> bool:
-        """Whether a split was prepared."""
-        return name in self.facts["splits"]
-
 
 class StageWork(Protocol):
     """What is particular to one kind of stage: its task, model, evaluation and result."""
@@ -71,11 +66,17 @@ class StageWork(Protocol):
     predicted_share: float
     """Share of the tokens whose vocabulary logits are computed: for the estimate of arithmetic."""
 
+    has_idle_parameters: bool
+    """Whether some parameters take part in some steps only."""
+
     def make_task(self) -> Task:
         """Order, batches and losses."""
 
     def build_model(self, config: BertConfig) -> nn.Layer:
         """The model, randomly initialised from Paddle's generator."""
+
+    def starting_head(self, folder: Path) -> str | None:
+        """The data set of the multi-task model in `folder` whose classifier the stage starts with; None for no such classifier."""
 
     def make_evaluator(self, parts: Parts, progress: Progress) -> Evaluator | None:
         """Evaluation during training; None when there is nothing to evaluate on."""
@@ -85,11 +86,3 @@ class StageWork(Protocol):
 
     def save_model(self, target: Path, arrays: Mapping[str, np.ndarray], config: BertConfig) -> None:
         """Write a model folder of weights under our names. Raises CannotWriteError."""
-
-
-def labels_of(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-    """The labels of some rows of a split. Raises DataError when the split has none."""
-    if labels is None:
-        raise DataError("the split to evaluate has no labels", "name the label column in data.columns")
-    chosen: np.ndarray = labels[rows]
-    return chosen

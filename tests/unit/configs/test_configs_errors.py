@@ -126,7 +126,7 @@ def test_golden_report_of_ten_errors_at_once(write: Write) -> None:
          " 'encoder'?"),
         ("{epochs: 1, layer_rates: 3}", "layer_rates: 3; allowed: a list of numbers above 0, or null"),
         ("{epochs: 1, truncation: 3}", "truncation: 3; allowed: a section of 'key: value' lines"),
-        ("{epochs: 1, task: finetun}", "task: 'finetun'; allowed: pretrain or finetune; did you mean 'finetune'?"),
+        ("{epochs: 1, task: finetun}", "task: 'finetun'; allowed: pretrain, finetune or multitask; did you mean 'finetune'?"),
         ("{epochs: 1, nsp: true}", "nsp: unknown key; 'nsp' is only for stages with task: pretrain"),
         ("{epochs: 1, batch_size: 3}", "batch_size: unknown key; did you mean 'batch'?"),
         ("{epochs: 1, seed: 3}", "seed: unknown key here; did you mean 'seed'?"),
@@ -146,8 +146,7 @@ def test_one_error_of_a_stage(write: Write, stage: str, line: str) -> None:
          ["x.yaml:1: name: 2024 is not text; allowed: a name of 1 to 64 letters, digits, '.', '_' and '-' that begins"
           ' with a letter or digit; write "2024" in quotes']),
         ("seed: 1\n",
-         ["x.yaml:1: data: missing; needed: a section of 'key: value' lines",
-          "x.yaml:1: model: missing; needed: text",
+         ["x.yaml:1: model: missing; needed: text",
           "x.yaml:1: name: missing; needed: a name of 1 to 64 letters, digits, '.', '_' and '-' that begins with a"
           " letter or digit",
           "x.yaml:1: stages: missing; needed: a section of 'key: value' lines"]),
@@ -156,8 +155,8 @@ def test_one_error_of_a_stage(write: Write, stage: str, line: str) -> None:
         (HEAD + "stages: [a]\n", ["x.yaml:4: stages: ['a']; allowed: a section of 'key: value' lines"]),
         (HEAD + "stages:\n  finetune:\n", ["x.yaml:5: stages.finetune: empty (null); allowed: a section of 'key: value' lines"]),
         (HEAD + "stages:\n  warm: {epochs: 1}\n",
-         ["x.yaml:5: stages.warm.task: missing; a stage that is not named pretrain or finetune needs task: pretrain or"
-          " finetune"]),
+         ["x.yaml:5: stages.warm.task: missing; a stage that is not named pretrain, finetune or multitask needs task: pretrain,"
+          " finetune or multitask"]),
         (HEAD + "stages:\n  fine.tune: {task: finetune, epochs: 1}\n",
          ["x.yaml:5: stages.fine.tune: not allowed as a name; needed: a name of 1 to 64 letters, digits, '_' and '-'"
           " that begins with a letter or digit"]),
@@ -268,7 +267,7 @@ def test_a_misspelt_task_does_not_hide_other_errors_of_its_stage(write: Write) -
     assert lines == [
         "x.yaml:5: stages.x.lr: -1; allowed: a number above 0",
         "x.yaml:5: stages.x.nsp: 'maybe' is text; allowed: true or false",
-        "x.yaml:5: stages.x.task: 'pretraining'; allowed: pretrain or finetune; did you mean 'pretrain'?",
+        "x.yaml:5: stages.x.task: 'pretraining'; allowed: pretrain, finetune or multitask; did you mean 'pretrain'?",
     ]
 
 
@@ -281,7 +280,7 @@ def test_an_error_does_not_cause_errors_elsewhere(write: Write) -> None:
 
 @pytest.mark.parametrize("theirs", sorted(OTHER_NAMES))
 def test_every_other_name_leads_to_a_key_that_exists(theirs: str) -> None:
-    root: dict[str, Any] = {"stages": {"pretrain": {}, "finetune": {}}}
+    root: dict[str, Any] = {"stages": {"pretrain": {}, "finetune": {}, "multitask": {}}}
     places: list[tuple[str, ...]] = [
         (),
         ("data",),
@@ -289,6 +288,7 @@ def test_every_other_name_leads_to_a_key_that_exists(theirs: str) -> None:
         ("amp",),
         ("stages", "pretrain"),
         ("stages", "finetune"),
+        ("stages", "multitask"),
     ]
     messages = [explain_unknown((*place, theirs), root) for place in places]
     ours = OTHER_NAMES[theirs]

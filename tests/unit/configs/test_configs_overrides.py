@@ -79,7 +79,7 @@ def test_value_and_provenance(path: Path, argument: str, key: str, expected: obj
 
 def test_columns_take_names_and_numbers(path: Path) -> None:
     path.write_text(YAML.replace("{dataset: trec}", "{dataset: csv, path: x}"))
-    columns = load_config(path, ["data.columns.text=1", "data.columns.label=01"]).config.data.columns
+    columns = load_config(path, ["data.columns.text=1", "data.columns.label=01"]).config.stage_data("finetune").columns
     assert (columns.text, columns.label) == (1, "01")
 
 
@@ -87,7 +87,12 @@ def test_precedence_and_provenance(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("BERT4DOC_OVERRIDES", "seed=1 'data.path=a b' finetune.batch=8")
     resolved = load_config(path, ["seed=2", "finetune.batch=9", "finetune.batch=10"], name="n")
     stage = resolved.config.stages["finetune"]
-    assert (resolved.config.seed, resolved.config.data.path, stage.batch, resolved.config.name) == (2, "a b", 10, "n")
+    assert (resolved.config.seed, resolved.config.stage_data("finetune").path, stage.batch, resolved.config.name) == (
+        2,
+        "a b",
+        10,
+        "n",
+    )
     assert resolved.provenance["seed"] == "command line"
     assert resolved.provenance["name"] == "command line"
     assert resolved.provenance["data.path"] == "environment"
@@ -113,7 +118,7 @@ def test_null_removes_a_stage_and_a_mapping_adds_one(path: Path) -> None:
 
 
 def test_a_first_part_that_is_a_top_level_key_means_that(path: Path) -> None:
-    assert load_config(path, ["data.validation=0.2"]).config.data.validation == 0.2
+    assert load_config(path, ["data.validation=0.2"]).config.stage_data("finetune").validation == 0.2
 
 
 def test_epochs_and_max_steps_replace_each_other_across_layers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +156,7 @@ def test_epochs_and_max_steps_replace_each_other_across_layers(path: Path, monke
          "did you mean 'trec'?"),
         ("pretrain.max_steps=10", "stages.pretrain.warmup: 10 steps must be below max_steps 10"),
         ("stages.*.truncation.tail=1",
-         "stages.pretrain.truncation: unknown key; 'truncation' is only for stages with task: finetune"),
+         "stages.pretrain.truncation: unknown key; 'truncation' is only for stages with task: finetune or multitask"),
         ("train={log_every: 1, log_every: 2}", "this key stands twice, on lines 1 and 1; keep one"),
     ],
 )  # fmt: skip

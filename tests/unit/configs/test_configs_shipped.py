@@ -41,7 +41,9 @@ def test_every_data_set_of_the_paper_is_there() -> None:
     papers = {"trec", "imdb", "ag_news", "yahoo", "dbpedia", "yelp_polarity", "yelp_full", "sogou"}
     assert {path.stem for path in SHIPPED} >= {"quickstart", *papers}
     for name in papers:
-        assert load_config(FOLDER / f"{name}.yaml").config.data.dataset == name
+        data = load_config(FOLDER / f"{name}.yaml").config.data
+        assert data is not None
+        assert data.dataset == name
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -115,7 +117,7 @@ def test_quickstart_compares_with_and_without_further_pretraining() -> None:
     config = load_config(FOLDER / "quickstart.yaml").config
     assert list(config.stages) == ["baseline", "pretrain", "finetune"]
     assert [config.stage_init(name) for name in config.stages] == ["model", "model", "pretrain"]
-    assert (config.data.dataset, config.model) == ("python_docs", "all-minilm-l6-v2")
+    assert (config.stage_data("finetune").dataset, config.model) == ("python_docs", "all-minilm-l6-v2")
 
 
 def test_json_schema_is_current() -> None:

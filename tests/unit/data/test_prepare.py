@@ -112,6 +112,52 @@ def test_overrides_subsets_and_stages_with_their_own_data(work: Path) -> None:
     assert set((work / "cache" / "tokens").iterdir()) == before
 
 
+def write_multitask(work: Path, mixing: str) -> None:
+    """The same data twice, as two data sets of which one is a part; no top-level data."""
+    data = f"dataset: csv, path: {work}/data, validation: 0.2"
+    (work / "config.yaml").write_text(
+        f"""name: many
+model: {work}/model
+stages:
+  multitask:
+    data_sets: {{whole: {{{data}}}, part: {{{data}, subset: {{train: 20, test: 4}}}}}}
+    mixing: {mixing}
+    epochs: 1
+    batch: 8
+    max_length: 16
+"""
+    )
+
+
+def test_a_multitask_stage_has_the_facts_of_every_data_set(work: Path) -> None:
+    write_multitask(work, "proportional")
+    code, records = run(work)
+    assert code == 0
+    stage = records[-1]["summary"]["stages"]["multitask"]
+    whole, part = stage["data_sets"]["whole"], stage["data_sets"]["part"]
+    assert [whole[key] for key in ("num_examples", "num_validation", "num_test")] == [40, 10, 10]
+    assert [part[key] for key in ("num_examples", "num_validation", "num_test")] == [16, 4, 4]
+    assert [stage[key] for key in ("num_examples", "num_validation", "num_test")] == [56, 14, 14]
+    assert stage["num_tokens"] == 56 * 16
+    assert (stage["task"], whole["label_names"]) == ("multitask", ["a", "b"])
+    assert len(stage["data_fingerprint"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("mixing", "override", "message"),
+    [
+        ("{whole: 100, part: 1}", "seed=1", "stages.multitask.mixing: the weight of part is too small"),
+        ("equal", "multitask.warmup=7", "stages.multitask.warmup: 7 steps; the stage has only 7"),  # 5 + 2 batches
+        ("equal", "multitask.data_sets.part.columns.label=text2", "column 'text2'"),
+    ],
+)
+def test_what_a_multitask_stage_refuses(work: Path, mixing: str, override: str, message: str) -> None:
+    write_multitask(work, mixing)
+    code, records = run(work, "--config", str(work / "config.yaml"), override)
+    assert code in (2, 65)
+    assert message in records[-1]["message"]
+
+
 def test_a_validation_file_is_used_whole(work: Path) -> None:
     (work / "data" / "validation.csv").write_text("text,label\nsome text,a\nmore,b\nand more,b\n")
     code, records = run(work)

@@ -30,12 +30,19 @@ CLASSES = {
 }
 
 
+def dataset_of(path: Path) -> str:
+    """The data set of a shipped YAML."""
+    data = load_config(path).config.data
+    assert data is not None
+    return data.dataset
+
+
 def run(path: Path, folder: Path, *overrides: str) -> dict[str, Any]:
     """The summary of preparing a shipped YAML with a small model and data in `folder`."""
     make_model(folder / "model", max_position_embeddings=512, num_hidden_layers=6)
     raw = folder / "raw"
     raw.mkdir()
-    place = MAKERS[load_config(path).config.data.dataset](raw)
+    place = MAKERS[dataset_of(path)](raw)
     settings = (f"model={folder}/model", f"data.path={place}", *overrides)
     sink = io.StringIO()
     summary = prepare(load_config(path, settings).config, folder / "cache", Reporter(sink))
@@ -55,7 +62,7 @@ def test_it_can_be_prepared(path: Path, tmp_path: Path, monkeypatch: pytest.Monk
             assert open_corpus(Path(facts["splits"]["corpus"])).num_documents == facts["num_documents"] > 10
             continue
         train = open_texts(Path(facts["splits"]["train"]))
-        assert train.has_pairs == (config.data.dataset == "yahoo")
+        assert train.has_pairs == (dataset_of(path) == "yahoo")
         assert len(facts["label_counts"]) == CLASSES.get(path.stem, 8)
         assert facts["num_examples"] + facts["num_validation"] == len(train)
         assert facts["num_validation"] > 0, name

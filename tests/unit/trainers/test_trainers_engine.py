@@ -209,11 +209,12 @@ def test_a_restored_window_goes_on_bit_for_bit() -> None:
 
 
 def test_a_window_restored_at_another_number_of_ranks() -> None:
-    saved = {"rows": [[1.5, 10.0], [2.0, 20.0], [0.25, 5.0]], "steps": 4, "samples": 28, "tokens": 30, "seconds": 2.0}
-    same = [Window(("loss",), FakeRanks(rank, 3, np.array(saved["rows"]))) for rank in range(3)]  # type: ignore[arg-type]
+    rows = [[1.5, 10.0], [2.0, 20.0], [0.25, 5.0]]
+    saved = {"rows": rows, "term_steps": [4], "steps": 4, "samples": 28, "tokens": 30, "seconds": 2.0}
+    same = [Window(("loss",), FakeRanks(rank, 3, np.array(rows))) for rank in range(3)]  # type: ignore[arg-type]
     for window in same:
         window.restore(saved)
-        assert window.state()["rows"] == saved["rows"]
+        assert window.state()["rows"] == rows
     fewer = [Window(("loss",), FakeRanks(rank, 2, np.array([[3.75, 35.0], [0.0, 0.0]]))) for rank in range(2)]  # type: ignore[arg-type]
     for window in fewer:
         window.restore(saved)

@@ -244,6 +244,34 @@ def test_parameters_that_were_never_stepped_have_no_state(tmp_path: Path) -> Non
         load_adamw_state(optimizer, parameters, {"moment1/no.such.name": np.zeros(1, dtype=np.float32)})
 
 
+def test_moments_of_master_weights_are_saved_and_restored() -> None:
+    """Mixed precision O2 keeps them under the master weights' names. (A step needs a GPU; making and keeping state does not.)"""
+
+    def fresh() -> tuple[Any, dict[str, Any]]:
+        layer = paddle.nn.Linear(2, 3)
+        layer.to(dtype="bfloat16")
+        own = dict(layer.named_parameters())
+        return make_adamw(own, make_groups(own, 2, OPTIMIZER), OPTIMIZER, True), own
+
+    optimizer, parameters = fresh()
+    block = paddle.static.default_main_program().global_block()
+    optimizer._create_accumulators(block, list(parameters.values()))
+    for number, tensor in enumerate(adamw_state(optimizer, parameters).values(), start=1):
+        tensor.set_value(np.full(tensor.shape, number / 8, dtype=np.float32))
+    saved = {name: tensor.numpy().copy() for name, tensor in adamw_state(optimizer, parameters).items()}
+    kinds = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc", "master")
+    assert set(saved) == {f"{kind}/{name}" for kind in kinds for name in ("weight", "bias")}
+    again, parameters = fresh()
+    load_adamw_state(again, parameters, saved)
+    found = adamw_state(again, parameters)
+    assert set(found) == set(saved)
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor.numpy(), saved[name], err_msg=name)
+    assert {tensor.name.rpartition("_moment1")[0] for tensor in again._accumulators["moment1"].values()} == {
+        f"{parameter.name}_fp32_master_0" for parameter in parameters.values()
+    }
+
+
 # Clipping
 
 
