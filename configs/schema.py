@@ -151,9 +151,9 @@ class Config(Strict):
         elif stage.init_head not in source.data_sets:
             allowed = ", ".join(source.data_sets)
             yield Problem(keys, f"'{stage.init_head}' is no data set of stage '{init}'; allowed: {allowed}")
-        elif (stage.layers, stage.pooling) != (source.layers, source.pooling):
-            seen = (*keys, f"stages.{name}.layers", f"stages.{name}.pooling")
-            yield Problem(seen, f"the classifiers of stage '{init}' see other layers; use its layers and pooling")
+        elif stage.classifier_input != source.classifier_input:
+            seen = (*keys, *(f"stages.{name}.{key}" for key in ("layers", "pooling", "hierarchical", "classifier")))
+            yield Problem(seen, f"the classifiers of stage '{init}' see other features; use its layers, pooling and hierarchical")
 
     def _data_problems(self, name: str) -> Iterator[Problem]:
         stage = self.stages[name]

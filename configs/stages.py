@@ -168,6 +168,11 @@ class ClassifierStage(StageBase):
     early_stopping: EarlyStopping | None = None
     """Stop early; default: never."""
 
+    @property
+    def classifier_input(self) -> tuple[object, ...]:
+        """What a classifier was trained on: stages that agree in it can take over each other's."""
+        return self.layers, self.pooling, self.hierarchical, self.classifier
+
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         yield from self._reading_problems()

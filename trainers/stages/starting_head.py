@@ -15,7 +15,7 @@ SAME_SOURCE = ("path", "files", "columns")
 def choose_head(folder: Path, stage: FinetuneStage, data: DataConfig, label_names: Sequence[str]) -> str | None:
     """The data set whose classifier fits a stage on `data` with these labels; None for a new classifier.
 
-    `init_head` decides where it is given. Else the classifier must see the same layers and belong to the same data set with the same
+    `init_head` decides where it is given. Else the classifier must see the same features and belong to the same data set with the same
     labels; of several, the only one that was read from the same place. Raises ConfigError for an `init_head` that does not fit.
     """
     head_file = read_head_file(folder)
@@ -26,7 +26,7 @@ def choose_head(folder: Path, stage: FinetuneStage, data: DataConfig, label_name
     if stage.init_head is not None:
         return _named_head(folder, stage.init_head, head_file.heads, label_names)
     source = head_file.stage
-    if not isinstance(source, MultitaskStage) or (source.layers, source.pooling) != (stage.layers, stage.pooling):
+    if not isinstance(source, MultitaskStage) or source.classifier_input != stage.classifier_input:
         return None
     fitting = [
         name
