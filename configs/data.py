@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from configs.section import Fraction, PositiveInt, Problem, Strict, Text
 
-DATASETS = ("trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text")
+DATASETS = ("trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text", "bert_instances")
 GENERIC_DATASETS = ("tsv", "csv", "jsonl", "text")
-WITHOUT_UNSUP = ("trec", "ag_news")
+WITHOUT_UNSUP = ("trec", "ag_news", "bert_instances")
+WITHOUT_LABELS = ("text", "bert_instances")
+READY_INSTANCES = "bert_instances"
+"""The data set whose items are pre-training instances, masked already."""
+CorpusSplits = tuple[Literal["train", "unsup"], ...]
 
 Column = Text | Annotated[int, Field(ge=0)]
 
@@ -62,9 +66,9 @@ class Subset(Strict):
 class DataConfig(Strict):
     """Where the text comes from."""
 
-    dataset: Literal["trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text"]
+    dataset: Literal["trec", "imdb", "ag_news", "python_docs", "tsv", "csv", "jsonl", "text", "bert_instances"]
     """A known data set, or a generic format: tsv, csv, jsonl (named columns), text (one sentence per line,
-    blank line between documents)."""
+    blank line between documents), bert_instances (pre-training instances in JSON, masked already)."""
     path: Text | None = None
     """A local copy: file, folder or archive (never needs unpacking). Without it a public data set is
     downloaded and its sha256 checked."""
@@ -95,6 +99,8 @@ class DataConfig(Strict):
                         (key, "dataset"),
                         f"only for generic formats ({names}), not for dataset '{self.dataset}'",
                     )
+        if self.dataset == READY_INSTANCES and self.path is None:
+            yield Problem(("path", "dataset"), f"missing; dataset '{self.dataset}' needs the JSON file to read")
         if self.labels == "fine" and self.dataset != "trec":
             yield Problem(("labels", "dataset"), f"'fine' exists only for dataset 'trec', not for '{self.dataset}'")
 
@@ -109,6 +115,34 @@ class DataConfig(Strict):
                 if isinstance(column, str):
                     message = f"'{column}' is a name; with header: false a column is a number, 0 for the first"
                     yield Problem((f"columns.{key}", "header"), message)
+
+
+class CorpusConfig(DataConfig):
+    """One of several corpora of a further pre-training stage."""
+
+    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Passes over its documents per epoch: 2 draws every document twice, 0.5 a fresh half of them."""
+    splits: CorpusSplits = Field(default=("train", "unsup"), strict=False)
+    """Which splits are used (those that exist); the test split never is."""
+
+    @classmethod
+    def whole(cls, data: DataConfig, splits: CorpusSplits) -> CorpusConfig:
+        """A data section as a corpus that is passed over once per epoch."""
+        kept = {key: getattr(data, key) for key in DataConfig.model_fields if key != "validation"}
+        return cls(**kept, splits=splits)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.validation != DataConfig.model_fields["validation"].default:
+            message = "a corpus has no validation rows; the stage's own `validation` holds out documents"
+            yield Problem(("validation",), message)
+        yield from split_problems(self)
+
+
+def split_problems(section: Any) -> Iterator[Problem]:
+    """What is wrong with the `splits` of a corpus or a stage."""
+    if not section.splits or len(set(section.splits)) != len(section.splits):
+        yield Problem(("splits",), "name at least one split, each once: train, unsup")
 
 
 def _is_text_encoding(name: str) -> bool:

@@ -13,7 +13,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.data import DATASETS, GENERIC_DATASETS, WITHOUT_UNSUP, Columns, DataConfig, Files, Subset
+from configs.data import (
+    DATASETS,
+    GENERIC_DATASETS,
+    READY_INSTANCES,
+    WITHOUT_LABELS,
+    WITHOUT_UNSUP,
+    Columns,
+    CorpusConfig,
+    DataConfig,
+    Files,
+    Subset,
+)
 from configs.section import (
     COLLECT_PROBLEMS,
     NAME_PATTERN,
@@ -25,18 +36,21 @@ from configs.section import (
     Strict,
     Text,
 )
-from configs.stages import TASKS, EarlyStopping, FinetuneStage, PretrainStage, Stage, StageBase, Truncation
+from configs.stages import TASKS, ClassifierStage, EarlyStopping, FinetuneStage, PretrainStage, Stage, StageBase, Truncation
 
 __all__ = [
     "COLLECT_PROBLEMS",
     "DATASETS",
     "GENERIC_DATASETS",
+    "READY_INSTANCES",
     "NAME_PATTERN",
     "STAGE_PATTERN",
     "TASKS",
     "AmpConfig",
+    "ClassifierStage",
     "Columns",
     "Config",
+    "CorpusConfig",
     "DataConfig",
     "EarlyStopping",
     "Files",
@@ -128,22 +142,45 @@ class Config(Strict):
             earlier.append(name)
 
     def _data_problems(self, name: str) -> Iterator[Problem]:
-        stage, data = self.stages[name], self.stage_data(name)
-        place = "data" if stage.data is None else f"stages.{name}.data"
+        stage = self.stages[name]
         if isinstance(stage, PretrainStage):
-            if stage.splits == ("unsup",) and data.dataset in WITHOUT_UNSUP:
-                message = f"dataset '{data.dataset}' has no split 'unsup'; allowed: [train]"
-                yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
+            yield from self._corpus_problems(name, stage)
             return
-        if data.dataset == "text":
-            message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
+        data = self.stage_data(name)
+        place = "data" if stage.data is None else f"stages.{name}.data"
+        if data.dataset in WITHOUT_LABELS:
+            what = f"dataset '{data.dataset}' has no labels"
+            message = f"{what}, and stage '{name}' fine-tunes; give it a labelled data set"
             yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"
             yield Problem((f"{place}.columns.label", f"stages.{name}.task"), message)
+        if stage.hierarchical is not None and data.columns.text_pair is not None:
+            message = "fractions are for single texts; leave it out for pairs, or set text_pair: null"
+            yield Problem((f"stages.{name}.hierarchical", f"{place}.columns.text_pair"), message)
         if stage.early_stopping is not None and data.validation == 0 and data.files.validation is None:
             message = f"needs validation rows, and {place}.validation is 0"
             yield Problem((f"stages.{name}.early_stopping", f"{place}.validation"), message)
+
+    def _corpus_problems(self, name: str, stage: PretrainStage) -> Iterator[Problem]:
+        place = "data" if stage.data is None else f"stages.{name}.data"
+        for number, corpus in enumerate(self.stage_corpora(name)):
+            here = f"stages.{name}.corpora" if stage.corpora else f"stages.{name}"
+            which = f"corpora[{number}]: " if stage.corpora else ""
+            if corpus.splits == ("unsup",) and corpus.dataset in WITHOUT_UNSUP:
+                message = f"{which}dataset '{corpus.dataset}' has no split 'unsup'; allowed: [train]"
+                keys = (here,) if stage.corpora else (f"{here}.splits", f"{place}.dataset")
+                yield Problem(keys, message)
+            if corpus.dataset == READY_INSTANCES and not stage.corpora and stage.data is None:
+                for problem in stage.ready_problems():
+                    yield Problem((f"stages.{name}.{problem.keys[0]}", "data.dataset"), problem.message)
+
+    def stage_corpora(self, name: str) -> tuple[CorpusConfig, ...]:
+        """The corpora of a pre-training stage: its own, else the data section that it uses."""
+        stage = self.stages[name]
+        if not isinstance(stage, PretrainStage):
+            return ()
+        return stage.corpora or (CorpusConfig.whole(self.stage_data(name), stage.splits),)
 
     def stage_data(self, name: str) -> DataConfig:
         """The data section that a stage uses: its own, else the top-level one."""

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.data import DataConfig
+from configs.data import READY_INSTANCES, CorpusConfig, CorpusSplits, DataConfig, split_problems
 from configs.section import Fraction, PositiveInt, Problem, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+RateList = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(strict=False, min_length=1)]
 Warmup = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -47,9 +48,11 @@ class StageBase(Strict):
     """Most tokens per sequence, special tokens included."""
     lr: Annotated[float, Field(gt=0.0)] = 2e-5
     """Peak learning rate."""
-    schedule: Literal["linear", "cosine", "constant", "poly"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "poly", "bert_adam"] = "linear"
     """Decay after warm-up: linear and cosine end at 0, poly follows (1-x)^poly_power, constant keeps the
-    peak."""
+    peak. bert_adam is the original code's: x/w in warm-up, then 1-x, where x = step/total and w is the warm-up's
+    share of all steps. Its faithful replication is schedule: bert_adam, bias_correction: false,
+    clip_per_parameter: true, with lr and plain_rate both given."""
     warmup: Warmup = 0.1
     """Steps (integer) or proportion of all steps (below 1) of linear warm-up."""
     poly_power: Annotated[float, Field(gt=0.0)] = 1.0
@@ -62,8 +65,12 @@ class StageBase(Strict):
     """Second-moment decay of AdamW."""
     adam_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     """Denominator constant of AdamW."""
+    bias_correction: bool = True
+    """Adam's correction of the moments for their start at 0; the original code has none (false)."""
     clip: Annotated[float, Field(ge=0.0)] = 1.0
     """Global gradient norm above which gradients are scaled down; 0: off."""
+    clip_per_parameter: bool = False
+    """Compare each parameter's own gradient norm with clip, as the original code does, not the global one."""
     dropout: Fraction | None = None
     """Hidden and attention dropout; default: the model's own."""
     ema: Fraction | None = None
@@ -80,6 +87,8 @@ class StageBase(Strict):
             yield Problem(("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}")
         if self.schedule != "poly" and self.poly_power != 1.0:
             yield Problem(("poly_power", "schedule"), f"only for schedule 'poly', not for '{self.schedule}'")
+        if self.clip_per_parameter and self.clip == 0:
+            yield Problem(("clip_per_parameter", "clip"), "nothing is clipped with clip: 0; give the norm")
 
 
 class PretrainStage(StageBase):
@@ -87,10 +96,29 @@ class PretrainStage(StageBase):
 
     task: Literal["pretrain"]
     """What the stage does; default: the stage's name."""
-    splits: tuple[Literal["train", "unsup"], ...] = Field(default=("train", "unsup"), strict=False)
+    splits: CorpusSplits = Field(default=("train", "unsup"), strict=False)
     """Which splits of the data are the corpus (those that exist); the test split never is."""
+    corpora: tuple[CorpusConfig, ...] = Field(default=(), strict=False)
+    """Several corpora trained on together, each a data section with `weight` and `splits`. Default: the data
+    section of the stage or the run."""
+    leave_out_tests: bool = False
+    """Leave out documents that also stand in a test split of the corpora or of the run's fine-tuning stages."""
+    validation: Fraction | PositiveInt = 0.0
+    """Part (below 1) or number of documents held out, seeded, to evaluate on. 0: none."""
+    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
+    """When the held-out documents are evaluated: every n steps, or at the end of each epoch."""
+    save_model_every: PositiveInt | None = None
+    """Keep a model folder STAGE/models/step-N of every n-th step, to fine-tune from. Default: only the last."""
     nsp: bool = True
     """Train next-sentence prediction beside the masked language model."""
+    single_sentences: Literal["random_next", "alone"] = "random_next"
+    """With nsp, a chunk of one sentence gets a random second part (Google's recipe), or stands alone and is
+    not asked for its next sentence."""
+    packing: bool = False
+    """Without nsp: fill every sequence with whole sentences of consecutive documents, [SEP] behind each."""
+    dupe_factor: PositiveInt | None = None
+    """Draw pairs and masks n times before training and repeat them; an epoch is all n passes (the original's
+    static data). Default: fresh ones every epoch."""
     mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of the non-special tokens that is predicted."""
     max_predictions: PositiveInt = 20
@@ -102,8 +130,42 @@ class PretrainStage(StageBase):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if not self.splits or len(set(self.splits)) != len(self.splits):
-            yield Problem(("splits",), "name at least one split, each once: train, unsup")
+        yield from split_problems(self)
+        if self.packing and self.nsp:
+            yield Problem(("packing", "nsp"), "a packed sequence has no second part to predict; set nsp: false")
+        if self.packing:
+            yield from self._unused(("short_sequence_probability",), "packing", "packing fills every sequence")
+        if not self.nsp:
+            yield from self._unused(("single_sentences",), "nsp", "without nsp there are no pairs")
+        if self.validation == 0:
+            yield from self._unused(("evaluate_every",), "validation", "no documents are held out (validation: 0)")
+        yield from self._corpora_problems()
+
+    def _corpora_problems(self) -> Iterator[Problem]:
+        if self.corpora and self.data is not None:
+            yield Problem(("corpora", "data"), "give corpora or data, not both")
+        if self.corpora:
+            yield from self._unused(("splits",), "corpora", "each of the corpora has its own splits")
+        sections = self.corpora or ((self.data,) if self.data is not None else ())
+        ready = [section.dataset == READY_INSTANCES for section in sections]
+        if any(ready) and not all(ready):
+            message = f"'{READY_INSTANCES}' is masked already and cannot be mixed with text"
+            yield Problem(("corpora",), message)
+        elif any(ready):
+            yield from self.ready_problems()
+
+    def ready_problems(self) -> Iterator[Problem]:
+        """Keys that shape instances, which a data set of ready ones leaves without effect."""
+        shaping = ("mask_probability", "max_predictions", "whole_word", "short_sequence_probability", "packing")
+        others = ("dupe_factor", "single_sentences", "leave_out_tests")
+        reason = f"the instances of '{READY_INSTANCES}' are used as they are"
+        yield from self._unused((*shaping, *others), "corpora" if self.corpora else "data", reason)
+
+    def _unused(self, keys: tuple[str, ...], cause: str, reason: str) -> Iterator[Problem]:
+        for key in keys:
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                yield Problem((key, cause), f"has no effect: {reason}; leave it out")
 
 
 class EarlyStopping(Strict):
@@ -115,30 +177,51 @@ class EarlyStopping(Strict):
     """Smallest change that counts as an improvement."""
 
 
-class FinetuneStage(StageBase):
-    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
+class ClassifierStage(StageBase):
+    """What every stage with a classifier has: which tokens it reads, what it is built on, which parts learn how
+    fast."""
 
-    task: Literal["finetune"]
-    """What the stage does; default: the stage's name."""
     truncation: Truncation = Truncation()
     """Which tokens of a long text are kept; pairs drop from the longer side."""
+    hierarchical: Literal["mean", "max", "attention"] | None = None
+    """Read long texts whole: cut into fractions of max_length - 2 tokens, each encoded on its own; their feature
+    vectors are combined by mean, max or learned self-attention. Batch sizes then count texts. null: truncate."""
+    max_fractions: PositiveInt | None = None
+    """With hierarchical: read only the first fractions of a text. Default: all."""
     layers: Literal["pooler", "all"] | BlockList = "pooler"
     """What feeds the classifier: the tanh pooler, the raw [CLS] state of all blocks, or of a list of blocks
     (0-based)."""
     pooling: Literal["concat", "mean", "max"] = "concat"
     """How several layers' [CLS] vectors are combined."""
+    classifier: Literal["linear", "bilstm"] = "linear"
+    """The head: linear on the features, or a bidirectional LSTM with self-attention over the last block's token
+    states (with freeze: encoder the paper's feature-based row)."""
+    lstm_size: PositiveInt = 256
+    """Units of the bilstm head per direction."""
+    freeze: Literal["none", "embeddings", "encoder"] | PositiveInt = "none"
+    """What is not trained: the embeddings, the encoder with them, or the embeddings and the first n blocks. Dropout
+    stays on in frozen parts while training."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Learning rate of encoder block i of N is lr * layer_decay^(N-1-i); embeddings, pooler and classifier
     keep lr."""
-    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
-    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
-    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation metric that chooses the best checkpoint."""
-    early_stopping: EarlyStopping | None = None
-    """Stop early; default: never."""
+    decay_embeddings: bool = False
+    """With layer_decay: the embeddings get lr * layer_decay^N."""
+    layer_rates: RateList | None = None
+    """Peak learning rate of every encoder block, the lowest first; instead of layer_decay."""
+    rate_bands: Annotated[float, Field(gt=1.0)] | None = None
+    """Learning rate lr/f in the lowest third of the blocks, lr in the middle, lr*f in the top third; instead of
+    layer_decay (paper: 2.6). Block i of N is in third floor(3i/N), counted from 0."""
+    plain_rate: Annotated[float, Field(gt=0.0)] | None = None
+    """Peak learning rate of embeddings (unless decayed), pooler and classifier; the blocks keep theirs.
+    Default: lr."""
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        yield from self._reading_problems()
+        yield from self._head_problems()
+        yield from self._rate_problems()
+
+    def _reading_problems(self) -> Iterator[Problem]:
         room = self.max_length - 2
         for key in ("head", "tail"):
             part = getattr(self.truncation, key)
@@ -146,11 +229,47 @@ class FinetuneStage(StageBase):
                 hint = f"leave truncation out to keep the first {room}"
                 message = f"{part} must be below max_length - 2 = {room}; {hint}"
                 yield Problem((f"truncation.{key}", "max_length"), message)
+            if part is not None and self.hierarchical is not None:
+                message = "a hierarchical text is not truncated; leave one of them out"
+                yield Problem(("hierarchical", f"truncation.{key}"), message)
+        if self.max_fractions is not None and self.hierarchical is None:
+            yield Problem(("max_fractions", "hierarchical"), "only with hierarchical: mean, max or attention")
+
+    def _head_problems(self) -> Iterator[Problem]:
         if isinstance(self.layers, tuple) and len(set(self.layers)) != len(self.layers):
             yield Problem(("layers",), f"{list(self.layers)} names a block twice")
         if self.layers == "pooler" and self.pooling != "concat":
             message = f"'{self.pooling}' combines several layers; with layers: pooler there is only one"
             yield Problem(("pooling", "layers"), message)
+        if self.classifier == "bilstm":
+            message = "the bilstm reads the last block's token states; leave this out, or use classifier: linear"
+            if self.layers != "pooler":
+                yield Problem(("layers", "classifier"), message)
+            if self.hierarchical is not None:
+                yield Problem(("hierarchical", "classifier"), message)
+        elif self.lstm_size != 256:
+            yield Problem(("lstm_size", "classifier"), "only with classifier: bilstm")
+
+    def _rate_problems(self) -> Iterator[Problem]:
+        given = {"layer_decay": self.layer_decay < 1, "layer_rates": self.layer_rates, "rate_bands": self.rate_bands}
+        chosen = [key for key, value in given.items() if value]
+        if len(chosen) > 1:
+            yield Problem((chosen[1], chosen[0]), f"give {' or '.join(chosen)}, not both")
+        if self.decay_embeddings and self.layer_decay == 1:
+            yield Problem(("decay_embeddings", "layer_decay"), "only with layer_decay below 1")
+
+
+class FinetuneStage(ClassifierStage):
+    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
+
+    task: Literal["finetune"]
+    """What the stage does; default: the stage's name."""
+    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
+    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
+    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """The validation metric that chooses the best checkpoint."""
+    early_stopping: EarlyStopping | None = None
+    """Stop early; default: never."""
 
 
 Stage = Annotated[PretrainStage | FinetuneStage, Field(discriminator="task")]

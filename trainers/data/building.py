@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from trainers.data.fingerprints import fingerprint
 from trainers.data.npy import NpyWriter, id_dtype, write_npy
 from trainers.data.readers.base import Row
+from trainers.data.readers.bert_instances import ReadyInstance
 from trainers.data.tokenize import Tokenizer
+from trainers.data.vocabulary import Vocabulary
 
 BATCH_ROWS = 2048
 """Rows tokenised at once: enough to keep all cores busy, little enough to report often."""
@@ -62,20 +65,27 @@ def build_texts(
 
 
 def build_corpus(
-    directory: Path, documents: Iterable[Sequence[str]], tokenizer: Tokenizer, advance: Callable[[int], None]
+    directory: Path,
+    documents: Iterable[Sequence[str]],
+    tokenizer: Tokenizer,
+    advance: Callable[[int], None],
+    left_out: Set[int] = frozenset(),
 ) -> dict[str, Any]:
     """Tokenise documents (lists of sentences) into the files of a Corpus entry; returns its manifest fields.
 
-    Sentences without a token and documents without a sentence are left out. `advance` is told the documents of every batch.
+    Sentences without a token and documents without a sentence are left out, and documents whose fingerprint is in `left_out`, which are
+    counted. `advance` is told the documents of every batch.
     """
-    num_sentences = num_documents = num_tokens = 0
+    num_sentences = num_documents = num_tokens = num_left_out = 0
     with ExitStack() as stack:
         ids_writer = stack.enter_context(NpyWriter(directory / "ids.npy", id_dtype(tokenizer.vocabulary.size)))
         sentence_writer = stack.enter_context(NpyWriter(directory / "sentence_offsets.npy", "int64"))
         document_writer = stack.enter_context(NpyWriter(directory / "document_offsets.npy", "int64"))
         sentence_writer.append(np.zeros(1, dtype=np.int64))
         document_writer.append(np.zeros(1, dtype=np.int64))
-        for batch in batches(documents, BATCH_ROWS):
+        for read in batches(documents, BATCH_ROWS):
+            batch = [each for each in read if fingerprint(" ".join(each)) not in left_out] if left_out else read
+            num_left_out += len(read) - len(batch)
             ids, lengths = tokenizer.encode_batch([sentence for document in batch for sentence in document])
             document_of = np.repeat(np.arange(len(batch)), [len(document) for document in batch])[lengths > 0]
             sizes = np.bincount(document_of, minlength=len(batch))
@@ -86,16 +96,45 @@ def build_corpus(
             num_tokens += len(ids)
             num_sentences += len(kept)
             num_documents += int((sizes > 0).sum())
-            advance(len(batch))
+            advance(len(read))
     write_npy(directory / "is_continuation.npy", tokenizer.vocabulary.is_continuation())
     return {
         "documents": num_documents,
+        "left_out": num_left_out,
         "sentences": num_sentences,
         "tokens": num_tokens,
         "vocab_size": tokenizer.vocabulary.size,
         "cls_id": tokenizer.vocabulary.cls_id,
         "sep_id": tokenizer.vocabulary.sep_id,
     }
+
+
+def build_instances(
+    directory: Path, instances: Iterable[ReadyInstance], vocabulary: Vocabulary, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write ready pre-training instances into the files of an Instances entry, without padding; returns its manifest fields."""
+    ids_type = id_dtype(vocabulary.size)
+    types = {"ids": ids_type, "types": "uint8", "positions": "uint16", "labels": ids_type, "next": "uint8"}
+    num_instances = num_tokens = num_predictions = longest = 0
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(NpyWriter(directory / f"{name}.npy", kind)) for name, kind in types.items()}
+        offsets = stack.enter_context(NpyWriter(directory / "offsets.npy", "int64"))
+        predictions = stack.enter_context(NpyWriter(directory / "prediction_offsets.npy", "int64"))
+        for writer in (offsets, predictions):
+            writer.append(np.zeros(1, dtype=np.int64))
+        for batch in batches(instances, BATCH_ROWS):
+            for name, column in zip(("ids", "types", "positions", "labels"), zip(*batch, strict=True), strict=False):
+                writers[name].append(np.concatenate(column))
+            writers["next"].append(np.array([each.is_random_next for each in batch]))
+            lengths = [len(each.ids) for each in batch]
+            offsets.append(num_tokens + np.cumsum(lengths))
+            predictions.append(num_predictions + np.cumsum([len(each.labels) for each in batch]))
+            num_tokens += sum(lengths)
+            num_predictions += sum(len(each.labels) for each in batch)
+            num_instances += len(batch)
+            longest = max(longest, *lengths)
+            advance(len(batch))
+    return {"instances": num_instances, "tokens": num_tokens, "predictions": num_predictions, "longest": longest}
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -10,12 +10,13 @@ import numpy as np
 
 from configs.errors import DataError
 from configs.schema import DataConfig
-from trainers.data import sentences
-from trainers.data.building import build_corpus, build_texts, label_sort_key
+from trainers.data import fingerprints, sentences
+from trainers.data.building import build_corpus, build_instances, build_texts, label_sort_key
 from trainers.data.cache import ensure_entry, sha256_file
 from trainers.data.download import Fetch
 from trainers.data.readers import open_dataset
 from trainers.data.readers.base import Dataset, ReadLog, Row, row_sentences
+from trainers.data.readers.bert_instances import read_instances
 from trainers.data.split import subset_rows
 from trainers.data.store import open_texts
 from trainers.data.tokenize import Tokenizer
@@ -76,8 +77,13 @@ class DatasetCache:
             self._tokens_dir, "texts", key, build, self._estimated_bytes(dataset.splits[split]), self._say
         )
 
-    def corpus(self, data: DataConfig, splits: Sequence[str], seed: int) -> Path:
-        """The cache entry of the named splits (those that exist) as one Corpus; subsets are drawn with `seed`."""
+    def corpus(
+        self, data: DataConfig, splits: Sequence[str], seed: int, tests: Sequence[DataConfig] = ()
+    ) -> Path:
+        """The cache entry of the named splits (those that exist) as one Corpus; subsets are drawn with `seed`.
+
+        Documents that also stand in the test split of a data set of `tests` are left out.
+        """
         dataset = self.dataset(data)
         used = [split for split in splits if split in dataset.splits]
         if not used:
@@ -91,6 +97,7 @@ class DatasetCache:
             "subsets": subsets,
             "subset_seed": seed if subsets else None,
             "sentences": sentences.VERSION,
+            "left_out": self._tests_key(tests),
         }
 
         def build(directory: Path) -> dict[str, Any]:
@@ -99,7 +106,8 @@ class DatasetCache:
             documents = (
                 each for split in used for each in self._documents(dataset, split, subsets.get(split), seed, log)
             )
-            fields = build_corpus(directory, documents, self._tokenizer, advance)
+            left_out = frozenset(each for test in tests for each in self._test_fingerprints(test).tolist())
+            fields = build_corpus(directory, documents, self._tokenizer, advance, left_out)
             log.finish()
             self._finish(dataset, label, files)
             if fields["documents"] == 0:
@@ -107,6 +115,40 @@ class DatasetCache:
             return fields
 
         return ensure_entry(self._tokens_dir, "corpus", key, build, self._estimated_bytes(files), self._say)
+
+    def instances(self, data: DataConfig) -> Path:
+        """The cache entry of ready instances; DataError names the instance that is wrong."""
+        dataset = self.dataset(data)
+        files = dataset.splits["train"]
+
+        def build(directory: Path) -> dict[str, Any]:
+            log, advance = self._log(dataset, "instances", files)
+            found = (each for path in files for each in read_instances(path, self._tokenizer.vocabulary, log))
+            fields = build_instances(directory, found, self._tokenizer.vocabulary, advance)
+            log.finish()
+            self._finish(dataset, "instances", files)
+            if fields["instances"] == 0:
+                raise DataError(f"{files[0]}: no instance in the file")
+            return fields
+
+        key = self._key(dataset, files)
+        return ensure_entry(self._tokens_dir, "instances", key, build, self._estimated_bytes(files), self._say)
+
+    def _tests_key(self, tests: Sequence[DataConfig]) -> Any:
+        datasets = [self.dataset(test) for test in tests]
+        keys = [self._key(dataset, dataset.splits["test"]) for dataset in datasets]
+        return {"fingerprints": fingerprints.VERSION, "tests": keys} if keys else None
+
+    def _test_fingerprints(self, data: DataConfig) -> np.ndarray:
+        dataset = self.dataset(data)
+        log = ReadLog()
+        if dataset.read_documents is not None:
+            texts = (" ".join(document) for document in dataset.read_documents("test", log))
+        else:
+            texts = (f"{row.text} {row.pair or ''}" for row in dataset.read("test", log))
+        found = fingerprints.fingerprints(texts)
+        log.finish()
+        return found
 
     def _documents(
         self, dataset: Dataset, split: str, subset: int | None, seed: int, log: ReadLog

@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     SPLIT = 2
     INSTANCES = 3
     MASKING = 4
+    CORPORA = 5
+    PACKING = 6
 
 
 def philox_words(count: int, seed: int, purpose: Purpose, epoch: int = 0) -> np.ndarray:

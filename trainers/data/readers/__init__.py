@@ -7,6 +7,7 @@ from configs.schema import DataConfig
 from trainers.data.download import Fetch
 from trainers.data.readers.ag_news import open_ag_news
 from trainers.data.readers.base import Dataset
+from trainers.data.readers.bert_instances import open_bert_instances
 from trainers.data.readers.corpus import open_text_corpus
 from trainers.data.readers.imdb import open_imdb
 from trainers.data.readers.python_docs import open_python_docs
@@ -35,4 +36,6 @@ def _open(data: DataConfig, fetch: Fetch) -> Dataset:
         return open_python_docs(data.path)
     if data.dataset == "text":
         return open_text_corpus(data)
+    if data.dataset == "bert_instances":
+        return open_bert_instances(data)
     return open_table(data)
