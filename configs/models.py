@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.schema import ClassifierStage, Config
+from configs.schema import Config, FinetuneStage
 
 MINILM = "all-minilm-l6-v2"
 REPOSITORIES = {
@@ -47,31 +47,11 @@ def check_fits_model(config: Config, model: str, num_positions: int, num_blocks:
                 f"stages.{name}.max_length: {stage.max_length}; the model {model} has {num_positions} positions",
                 f"set stages.{name}.max_length to {num_positions} or less",
             )
-        if isinstance(stage, ClassifierStage):
-            _check_blocks(f"stages.{name}", stage, model, num_blocks)
-
-
-def _check_blocks(place: str, stage: ClassifierStage, model: str, num_blocks: int) -> None:
-    if not isinstance(stage.layers, str) and max(stage.layers) >= num_blocks:
-        raise ConfigError(
-            f"{place}.layers: {max(stage.layers)}; the model {model} has blocks 0 to {num_blocks - 1}",
-            f"set {place}.layers to some of them, or to all",
-        )
-    if stage.layer_rates is not None and len(stage.layer_rates) != num_blocks:
-        raise ConfigError(
-            f"{place}.layer_rates: {len(stage.layer_rates)} rates; the model {model} has {num_blocks} blocks",
-            f"give {num_blocks} rates, the lowest block first",
-        )
-    if stage.rate_bands is not None and num_blocks < 3:
-        raise ConfigError(
-            f"{place}.rate_bands: {stage.rate_bands:g}; the model {model} has {num_blocks} blocks, too few for three bands",
-            f"use {place}.layer_decay or {place}.layer_rates",
-        )
-    if isinstance(stage.freeze, int) and stage.freeze > num_blocks:
-        raise ConfigError(
-            f"{place}.freeze: {stage.freeze}; the model {model} has {num_blocks} blocks",
-            f"set {place}.freeze to {num_blocks} or less, or to encoder",
-        )
+        if isinstance(stage, FinetuneStage) and not isinstance(stage.layers, str) and max(stage.layers) >= num_blocks:
+            raise ConfigError(
+                f"stages.{name}.layers: {max(stage.layers)}; the model {model} has blocks 0 to {num_blocks - 1}",
+                f"set stages.{name}.layers to some of them, or to all",
+            )
 
 
 def _known() -> str:

@@ -36,7 +36,7 @@ from configs.section import (
     Strict,
     Text,
 )
-from configs.stages import TASKS, ClassifierStage, EarlyStopping, FinetuneStage, PretrainStage, Stage, StageBase, Truncation
+from configs.stages import TASKS, EarlyStopping, FinetuneStage, PretrainStage, Stage, StageBase, Truncation
 
 __all__ = [
     "COLLECT_PROBLEMS",
@@ -47,7 +47,6 @@ __all__ = [
     "STAGE_PATTERN",
     "TASKS",
     "AmpConfig",
-    "ClassifierStage",
     "Columns",
     "Config",
     "CorpusConfig",
@@ -155,9 +154,6 @@ class Config(Strict):
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"
             yield Problem((f"{place}.columns.label", f"stages.{name}.task"), message)
-        if stage.hierarchical is not None and data.columns.text_pair is not None:
-            message = "fractions are for single texts; leave it out for pairs, or set text_pair: null"
-            yield Problem((f"stages.{name}.hierarchical", f"{place}.columns.text_pair"), message)
         if stage.early_stopping is not None and data.validation == 0 and data.files.validation is None:
             message = f"needs validation rows, and {place}.validation is 0"
             yield Problem((f"stages.{name}.early_stopping", f"{place}.validation"), message)

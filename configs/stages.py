@@ -11,7 +11,6 @@ from configs.data import READY_INSTANCES, CorpusConfig, CorpusSplits, DataConfig
 from configs.section import Fraction, PositiveInt, Problem, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
-RateList = Annotated[tuple[Annotated[float, Field(gt=0.0)], ...], Field(strict=False, min_length=1)]
 Warmup = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -48,11 +47,9 @@ class StageBase(Strict):
     """Most tokens per sequence, special tokens included."""
     lr: Annotated[float, Field(gt=0.0)] = 2e-5
     """Peak learning rate."""
-    schedule: Literal["linear", "cosine", "constant", "poly", "bert_adam"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "poly"] = "linear"
     """Decay after warm-up: linear and cosine end at 0, poly follows (1-x)^poly_power, constant keeps the
-    peak. bert_adam is the original code's: x/w in warm-up, then 1-x, where x = step/total and w is the warm-up's
-    share of all steps. Its faithful replication is schedule: bert_adam, bias_correction: false,
-    clip_per_parameter: true, with lr and plain_rate both given."""
+    peak."""
     warmup: Warmup = 0.1
     """Steps (integer) or proportion of all steps (below 1) of linear warm-up."""
     poly_power: Annotated[float, Field(gt=0.0)] = 1.0
@@ -65,12 +62,8 @@ class StageBase(Strict):
     """Second-moment decay of AdamW."""
     adam_eps: Annotated[float, Field(gt=0.0)] = 1e-6
     """Denominator constant of AdamW."""
-    bias_correction: bool = True
-    """Adam's correction of the moments for their start at 0; the original code has none (false)."""
     clip: Annotated[float, Field(ge=0.0)] = 1.0
     """Global gradient norm above which gradients are scaled down; 0: off."""
-    clip_per_parameter: bool = False
-    """Compare each parameter's own gradient norm with clip, as the original code does, not the global one."""
     dropout: Fraction | None = None
     """Hidden and attention dropout; default: the model's own."""
     ema: Fraction | None = None
@@ -87,8 +80,6 @@ class StageBase(Strict):
             yield Problem(("warmup", "max_steps"), f"{self.warmup} steps must be below max_steps {self.max_steps}")
         if self.schedule != "poly" and self.poly_power != 1.0:
             yield Problem(("poly_power", "schedule"), f"only for schedule 'poly', not for '{self.schedule}'")
-        if self.clip_per_parameter and self.clip == 0:
-            yield Problem(("clip_per_parameter", "clip"), "nothing is clipped with clip: 0; give the norm")
 
 
 class PretrainStage(StageBase):
@@ -177,51 +168,30 @@ class EarlyStopping(Strict):
     """Smallest change that counts as an improvement."""
 
 
-class ClassifierStage(StageBase):
-    """What every stage with a classifier has: which tokens it reads, what it is built on, which parts learn how
-    fast."""
+class FinetuneStage(StageBase):
+    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
 
+    task: Literal["finetune"]
+    """What the stage does; default: the stage's name."""
     truncation: Truncation = Truncation()
     """Which tokens of a long text are kept; pairs drop from the longer side."""
-    hierarchical: Literal["mean", "max", "attention"] | None = None
-    """Read long texts whole: cut into fractions of max_length - 2 tokens, each encoded on its own; their feature
-    vectors are combined by mean, max or learned self-attention. Batch sizes then count texts. null: truncate."""
-    max_fractions: PositiveInt | None = None
-    """With hierarchical: read only the first fractions of a text. Default: all."""
     layers: Literal["pooler", "all"] | BlockList = "pooler"
     """What feeds the classifier: the tanh pooler, the raw [CLS] state of all blocks, or of a list of blocks
     (0-based)."""
     pooling: Literal["concat", "mean", "max"] = "concat"
     """How several layers' [CLS] vectors are combined."""
-    classifier: Literal["linear", "bilstm"] = "linear"
-    """The head: linear on the features, or a bidirectional LSTM with self-attention over the last block's token
-    states (with freeze: encoder the paper's feature-based row)."""
-    lstm_size: PositiveInt = 256
-    """Units of the bilstm head per direction."""
-    freeze: Literal["none", "embeddings", "encoder"] | PositiveInt = "none"
-    """What is not trained: the embeddings, the encoder with them, or the embeddings and the first n blocks. Dropout
-    stays on in frozen parts while training."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Learning rate of encoder block i of N is lr * layer_decay^(N-1-i); embeddings, pooler and classifier
     keep lr."""
-    decay_embeddings: bool = False
-    """With layer_decay: the embeddings get lr * layer_decay^N."""
-    layer_rates: RateList | None = None
-    """Peak learning rate of every encoder block, the lowest first; instead of layer_decay."""
-    rate_bands: Annotated[float, Field(gt=1.0)] | None = None
-    """Learning rate lr/f in the lowest third of the blocks, lr in the middle, lr*f in the top third; instead of
-    layer_decay (paper: 2.6). Block i of N is in third floor(3i/N), counted from 0."""
-    plain_rate: Annotated[float, Field(gt=0.0)] | None = None
-    """Peak learning rate of embeddings (unless decayed), pooler and classifier; the blocks keep theirs.
-    Default: lr."""
+    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
+    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
+    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """The validation metric that chooses the best checkpoint."""
+    early_stopping: EarlyStopping | None = None
+    """Stop early; default: never."""
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from self._reading_problems()
-        yield from self._head_problems()
-        yield from self._rate_problems()
-
-    def _reading_problems(self) -> Iterator[Problem]:
         room = self.max_length - 2
         for key in ("head", "tail"):
             part = getattr(self.truncation, key)
@@ -229,47 +199,11 @@ class ClassifierStage(StageBase):
                 hint = f"leave truncation out to keep the first {room}"
                 message = f"{part} must be below max_length - 2 = {room}; {hint}"
                 yield Problem((f"truncation.{key}", "max_length"), message)
-            if part is not None and self.hierarchical is not None:
-                message = "a hierarchical text is not truncated; leave one of them out"
-                yield Problem(("hierarchical", f"truncation.{key}"), message)
-        if self.max_fractions is not None and self.hierarchical is None:
-            yield Problem(("max_fractions", "hierarchical"), "only with hierarchical: mean, max or attention")
-
-    def _head_problems(self) -> Iterator[Problem]:
         if isinstance(self.layers, tuple) and len(set(self.layers)) != len(self.layers):
             yield Problem(("layers",), f"{list(self.layers)} names a block twice")
         if self.layers == "pooler" and self.pooling != "concat":
             message = f"'{self.pooling}' combines several layers; with layers: pooler there is only one"
             yield Problem(("pooling", "layers"), message)
-        if self.classifier == "bilstm":
-            message = "the bilstm reads the last block's token states; leave this out, or use classifier: linear"
-            if self.layers != "pooler":
-                yield Problem(("layers", "classifier"), message)
-            if self.hierarchical is not None:
-                yield Problem(("hierarchical", "classifier"), message)
-        elif self.lstm_size != 256:
-            yield Problem(("lstm_size", "classifier"), "only with classifier: bilstm")
-
-    def _rate_problems(self) -> Iterator[Problem]:
-        given = {"layer_decay": self.layer_decay < 1, "layer_rates": self.layer_rates, "rate_bands": self.rate_bands}
-        chosen = [key for key, value in given.items() if value]
-        if len(chosen) > 1:
-            yield Problem((chosen[1], chosen[0]), f"give {' or '.join(chosen)}, not both")
-        if self.decay_embeddings and self.layer_decay == 1:
-            yield Problem(("decay_embeddings", "layer_decay"), "only with layer_decay below 1")
-
-
-class FinetuneStage(ClassifierStage):
-    """Fine-tuning: a classifier on the encoder, evaluated on the test split at the end."""
-
-    task: Literal["finetune"]
-    """What the stage does; default: the stage's name."""
-    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
-    """When the validation split is evaluated: every n steps, or at the end of each epoch."""
-    best_metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    """The validation metric that chooses the best checkpoint."""
-    early_stopping: EarlyStopping | None = None
-    """Stop early; default: never."""
 
 
 Stage = Annotated[PretrainStage | FinetuneStage, Field(discriminator="task")]
