@@ -129,7 +129,7 @@ class CorpusConfig(DataConfig):
     def whole(cls, data: DataConfig, splits: CorpusSplits) -> CorpusConfig:
         """A data section as a corpus that is passed over once per epoch."""
         kept = {key: getattr(data, key) for key in DataConfig.model_fields if key != "validation"}
-        return cls(**kept, splits=splits)
+        return cls.model_construct(**kept, splits=splits)  # the section's own faults are told where it stands
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

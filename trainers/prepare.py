@@ -29,13 +29,13 @@ from configs.schema import Config, DataConfig, FinetuneStage, PretrainStage, Sta
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
-from trainers.data.instances import plan_epoch
 from trainers.data.split import select_rows, subset_rows
-from trainers.data.store import Corpus, Texts, open_corpus, open_texts
+from trainers.data.store import Texts, open_texts
 from trainers.data.tokenize import Tokenizer
 from trainers.data.truncate import pair_lengths
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
+from trainers.prepare_pretraining import prepare_pretraining
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
 _HELD_OUT = ("test", "validation")
@@ -89,11 +89,10 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     datasets = DatasetCache(cache / "tokens", tokenizer, fetch, reporter.progress, reporter.message)
     stages = {}
     for name, stage in config.stages.items():
-        data = config.stage_data(name)
         if isinstance(stage, PretrainStage):
-            stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
+            stages[name] = prepare_pretraining(config, name, stage, datasets, tokenizer.vocabulary, reporter.message)
         else:
-            stages[name] = _prepare_finetuning(name, stage, data, config.seed, datasets)
+            stages[name] = _prepare_finetuning(name, stage, config.stage_data(name), config.seed, datasets)
         _check_warmup(name, stage, stages[name]["num_examples"])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
@@ -120,45 +119,6 @@ def _check_warmup(name: str, stage: StageBase, num_examples: int) -> None:
         raise ConfigError(
             f"stages.{name}.warmup: {stage.warmup} steps; the stage has only {total}",
             f"set stages.{name}.warmup below {total}, or to a share of all steps such as 0.1",
-        )
-
-
-def _prepare_pretraining(
-    name: str, stage: PretrainStage, data: DataConfig, seed: int, datasets: DatasetCache, reporter: Reporter
-) -> dict[str, Any]:
-    path = datasets.corpus(data, stage.splits, seed)
-    corpus = open_corpus(path)
-    plan = plan_epoch(
-        corpus,
-        seed=seed,
-        epoch=0,
-        max_length=stage.max_length,
-        short_sequence_probability=stage.short_sequence_probability,
-        nsp=stage.nsp,
-    )
-    if stage.nsp:
-        _warn_of_single_sentences(name, corpus, reporter)
-    num_tokens = int(plan.lengths.sum())
-    return {
-        "task": "pretrain",
-        "label_names": None,
-        "num_examples": len(plan),
-        "num_validation": 0,
-        "num_test": 0,
-        "num_tokens": num_tokens,
-        "mean_tokens": num_tokens / len(plan),
-        "data_fingerprint": corpus.fingerprint,
-        "splits": {"corpus": str(path)},
-    }
-
-
-def _warn_of_single_sentences(name: str, corpus: Corpus, reporter: Reporter) -> None:
-    single = int((np.diff(corpus.document_offsets) == 1).sum())
-    if single > corpus.num_documents // 2:
-        reporter.message(
-            f"stages.{name}: {single} of {corpus.num_documents} documents are one sentence, which always gets a random second "
-            "part; consider nsp: false",
-            "warning",
         )
 
 

@@ -117,7 +117,9 @@ def build_instances(
     types = {"ids": ids_type, "types": "uint8", "positions": "uint16", "labels": ids_type, "next": "uint8"}
     num_instances = num_tokens = num_predictions = longest = 0
     with ExitStack() as stack:
-        writers = {name: stack.enter_context(NpyWriter(directory / f"{name}.npy", kind)) for name, kind in types.items()}
+        writers = {
+            name: stack.enter_context(NpyWriter(directory / f"{name}.npy", kind)) for name, kind in types.items()
+        }
         offsets = stack.enter_context(NpyWriter(directory / "offsets.npy", "int64"))
         predictions = stack.enter_context(NpyWriter(directory / "prediction_offsets.npy", "int64"))
         for writer in (offsets, predictions):

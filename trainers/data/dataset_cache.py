@@ -77,9 +77,7 @@ class DatasetCache:
             self._tokens_dir, "texts", key, build, self._estimated_bytes(dataset.splits[split]), self._say
         )
 
-    def corpus(
-        self, data: DataConfig, splits: Sequence[str], seed: int, tests: Sequence[DataConfig] = ()
-    ) -> Path:
+    def corpus(self, data: DataConfig, splits: Sequence[str], seed: int, tests: Sequence[DataConfig] = ()) -> Path:
         """The cache entry of the named splits (those that exist) as one Corpus; subsets are drawn with `seed`.
 
         Documents that also stand in the test split of a data set of `tests` are left out.

@@ -10,14 +10,15 @@ import pytest
 
 from configs.errors import DataError
 from tests.unit.data.helpers import make_corpus, random_corpus
-from trainers.data.instances import InstancePlan, plan_epoch
+from trainers.data.documents import join_corpora
+from trainers.data.instances import NO_NEXT, InstancePlan, Recipe, plan_epoch
 from trainers.data.store import Corpus
 
 
 def plan(
     corpus: Corpus, *, seed: int = 1, epoch: int = 0, max_length: int = 128, short: float = 0.1, nsp: bool = True
 ) -> InstancePlan:
-    return plan_epoch(corpus, seed=seed, epoch=epoch, max_length=max_length, short_sequence_probability=short, nsp=nsp)
+    return plan_epoch(join_corpora([corpus], [1.0]), Recipe(max_length, short, nsp, alone=False), seed, epoch)
 
 
 def bounds(corpus: Corpus) -> list[tuple[int, int]]:
@@ -148,7 +149,7 @@ def test_without_nsp_every_token_is_in_one_contiguous_stretch(uneven: Corpus) ->
     assert full.lengths.tolist() == expected
     ids, types, label = full.instance(0)
     assert ids.tolist() == [uneven.cls_id, *uneven.ids[: full.lengths_a[0]].tolist(), uneven.sep_id]
-    assert (int(types.max()), label) == (0, 0)
+    assert (int(types.max()), label) == (0, NO_NEXT)
 
 
 def test_plans_depend_on_seed_and_epoch_only(uneven: Corpus) -> None:

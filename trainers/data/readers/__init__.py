@@ -34,8 +34,5 @@ def _open(data: DataConfig, fetch: Fetch) -> Dataset:
         return open_ag_news(data.path, fetch)
     if data.dataset == "python_docs":
         return open_python_docs(data.path)
-    if data.dataset == "text":
-        return open_text_corpus(data)
-    if data.dataset == "bert_instances":
-        return open_bert_instances(data)
-    return open_table(data)
+    own_format = {"text": open_text_corpus, "bert_instances": open_bert_instances}
+    return own_format.get(data.dataset, open_table)(data)
