@@ -41,11 +41,13 @@ class DiskEstimate:
     checkpoint: int
     num_checkpoints: int
     model: int
+    num_models: int = 1
+    """The exported model and those kept of single steps."""
 
     @property
     def total(self) -> int:
-        """All checkpoints and the exported model."""
-        return self.checkpoint * self.num_checkpoints + self.model
+        """All checkpoints and models."""
+        return self.checkpoint * self.num_checkpoints + self.model * self.num_models
 
 
 def head_parameters(model: ModelFacts, stage: PretrainStage | FinetuneStage, num_labels: int) -> int:
@@ -106,16 +108,22 @@ def rank_memory(
     )
 
 
-def stage_disk(config: Config, name: str, model: ModelFacts, num_labels: int) -> DiskEstimate:
-    """Disk of a stage: the kept checkpoints, the one being written, the best one, and the exported model.
+def stage_disk(
+    config: Config, name: str, model: ModelFacts, num_labels: int, total_steps: int | None = None
+) -> DiskEstimate:
+    """Disk of a stage: the kept checkpoints, the one being written, the best one, the exported model, and those of
+    `save_model_every` (none as long as the number of steps is unknown).
 
     A checkpoint holds 12 bytes per parameter: weights and two moments in float32; 4 more with an EMA.
     """
     stage = config.stages[name]
     parameters = model.num_parameters + head_parameters(model, stage, num_labels)
     has_best = isinstance(stage, FinetuneStage)
+    every = stage.save_model_every if isinstance(stage, PretrainStage) else None
+    kept_models = total_steps // every if every and total_steps else 0
     return DiskEstimate(
         checkpoint=parameters * (16 if stage.ema is not None else 12),
         num_checkpoints=config.train.keep_checkpoints + 1 + (1 if has_best else 0),
         model=parameters * FLOAT32_BYTES,
+        num_models=1 + kept_models,
     )

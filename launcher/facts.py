@@ -47,6 +47,16 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class CorpusFacts:
+    """One prepared corpus of a pre-training stage."""
+
+    title: str
+    weight: float
+    documents: int
+    left_out: int
+
+
+@dataclass(frozen=True)
 class StageFacts:
     """What preparation found out about one stage's data."""
 
@@ -55,6 +65,9 @@ class StageFacts:
     num_test: int = 0
     num_labels: int = 0
     mean_tokens: float = 0.0
+    corpora: tuple[CorpusFacts, ...] = ()
+    num_held_out: int = 0
+    """Documents that a pre-training stage evaluates on."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,11 @@ def prepared_stages(prepared: Mapping[str, Any] | None) -> dict[str, StageFacts]
             num_test=int(entry.get("num_test") or 0),
             num_labels=len(entry.get("label_names") or ()),
             mean_tokens=float(entry.get("mean_tokens") or 0.0),
+            corpora=tuple(
+                CorpusFacts(each["title"], float(each["weight"]), int(each["documents"]), int(each["left_out"]))
+                for each in entry.get("corpora") or ()
+            ),
+            num_held_out=int(entry.get("num_held_out") or 0),
         )
         for name, entry in stages.items()
     }

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from configs.schema import AmpConfig, Config, FinetuneStage
-from launcher import batches, estimates, secrets
+from configs.schema import AmpConfig, Config, FinetuneStage, PretrainStage
+from launcher import batches, corpus_texts, estimates, secrets
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
@@ -56,6 +56,10 @@ class StagePlan:
     schedule: str
     warmup: str
     max_length: int
+    corpora: tuple[str, ...]
+    """What a pre-training stage reads, one line per corpus; none of a fine-tuning stage."""
+    instances: str
+    """How its instances are made."""
     evaluation: str
     rates: tuple[batches.RateGroup, ...]
     memory: estimates.MemoryEstimate | None
@@ -242,10 +246,12 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         schedule=stage.schedule,
         warmup=_warmup_text(stage.warmup, steps.warmup_steps),
         max_length=stage.max_length,
-        evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else "",
+        corpora=corpus_texts.corpora(config.stage_corpora(name), known.corpora),
+        instances=corpus_texts.instances(stage) if isinstance(stage, PretrainStage) else "",
+        evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else corpus_texts.held_out(stage, known),
         rates=rates,
         memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu) if model else None,
-        disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
+        disk=estimates.stage_disk(config, name, model, known.num_labels, steps.total_steps) if model else None,
     )
 
 

@@ -21,6 +21,8 @@ def prepare(
     plan = resolve(request).plan
     columns = [tables.Column("stage"), tables.Column("examples", True), tables.Column("steps", True)]
     rows = [(stage.name, _count(stage.steps.num_examples), _count(stage.steps.total_steps)) for stage in plan.stages]
+    for stage in plan.stages:
+        ending.write_lines([f"{stage.name}: {line}" for line in stage.corpora])
     ending.print_table(f"Prepared {plan.name}", columns, rows, output.make_console())
     stages = text.english_list([stage.name for stage in plan.stages])
     named = f" --name {name}" if name else ""

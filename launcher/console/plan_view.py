@@ -94,6 +94,9 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
         ("warm-up", stage.warmup),
         ("max length", f"{stage.max_length} tokens"),
     ]
+    rows[2:2] = [("corpora" if number == 0 else "", line) for number, line in enumerate(stage.corpora)]
+    if stage.instances:
+        rows.append(("instances", stage.instances))
     if stage.evaluation:
         rows.append(("evaluation", stage.evaluation))
     return rows
@@ -138,7 +141,8 @@ def _disk_text(disk: DiskEstimate | None) -> str:
     if disk is None:
         return UNKNOWN
     checkpoints = f"{disk.num_checkpoints} checkpoints of {text.size(disk.checkpoint)}"
-    return f"up to {text.size(disk.total)}: {checkpoints}, model {text.size(disk.model)}"
+    models = "model" if disk.num_models == 1 else f"{disk.num_models} models of"
+    return f"up to {text.size(disk.total)}: {checkpoints}, {models} {text.size(disk.model)}"
 
 
 def _processes(plan: Plan) -> RenderableType:

@@ -146,7 +146,7 @@ def test_epochs_and_max_steps_replace_each_other_across_layers(path: Path, monke
         ("data.path.x=1", "data.path is a single value, it has no key 'x'"),
         ("seed=null", "seed: empty (null); allowed: a whole number of at least 0 and below 2147483648"),
         ("data.dataset=tre",
-         "data.dataset: 'tre'; allowed: one of trec, imdb, ag_news, python_docs, tsv, csv, jsonl, text; "
+         "data.dataset: 'tre'; allowed: one of trec, imdb, ag_news, python_docs, tsv, csv, jsonl, text, bert_instances; "
          "did you mean 'trec'?"),
         ("pretrain.max_steps=10", "stages.pretrain.warmup: 10 steps must be below max_steps 10"),
         ("stages.*.truncation.tail=1",

@@ -142,7 +142,8 @@ def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:
     assert code == 0
     warnings = [record["text"] for record in records if record["type"] == "message" and record["level"] == "warning"]
     assert warnings == [
-        "stages.pretrain: 3 of 3 documents are one sentence, which always gets a random second part; consider nsp: false"
+        "stages.pretrain: 3 of 3 documents are one sentence, which always gets a random second part; consider single_sentences: alone or "
+        "nsp: false"
     ]
 
 
