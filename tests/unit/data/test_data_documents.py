@@ -166,11 +166,11 @@ def test_static_draws_repeat_in_every_epoch_and_differ_between_passes(
     )
     plan = drawn(whole.training.epoch(0))
     size = len(plan.lengths) // 2
-    one, two_ = plan.masked(np.arange(10)), plan.masked(np.arange(10) + size)
-    assert np.array_equal(one.offsets, two_.offsets), (
+    draw, again = plan.masked(np.arange(10)), plan.masked(np.arange(10) + size)
+    assert np.array_equal(draw.offsets, again.offsets), (
         "without randomness in the stretches the passes have the same text"
     )
-    assert not np.array_equal(one.positions, two_.positions), "and masks of their own"
+    assert not np.array_equal(draw.positions, again.positions), "and masks of their own"
 
 
 def test_a_weight_that_takes_no_document_is_refused(two: tuple[Corpus, Corpus], tmp_path: Path) -> None:
