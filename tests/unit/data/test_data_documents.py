@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Corpus]:
 def texts_of(corpus: Corpus) -> list[tuple[int, ...]]:
     """The token ids of every document."""
     starts = corpus.sentence_offsets[corpus.document_offsets]
-    return [tuple(corpus.ids[a:b].tolist()) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [tuple(corpus.ids[a:b].tolist()) for a, b in pairwise(starts)]
 
 
 def origin(documents: Documents, plan: InstancePlan) -> np.ndarray:
@@ -51,13 +53,15 @@ def test_joined_corpora_hold_the_documents_of_both(two: tuple[Corpus, Corpus]) -
 
 def test_a_random_next_part_comes_from_any_document_of_either_corpus(two: tuple[Corpus, Corpus]) -> None:
     documents = join_corpora(two, (1.0, 1.0))
-    crossed = Counter()
+    crossed: Counter[tuple[bool, bool]] = Counter()
     for epoch in range(8):
         plan = plan_epoch(documents, PAIRS, 1, epoch)
         starts = documents.sentence_offsets[documents.firsts]
         own, other = origin(documents, plan), np.searchsorted(starts, plan.starts_b, side="right") - 1
         assert (own != other)[plan.is_random_next].all()
-        crossed.update(zip((own >= 40)[plan.is_random_next].tolist(), (other >= 40)[plan.is_random_next].tolist()))
+        crossed.update(
+            zip((own >= 40)[plan.is_random_next].tolist(), (other >= 40)[plan.is_random_next].tolist(), strict=True)
+        )
     for source in (False, True):  # 25 of the 64 other documents, or 24, are of the second corpus
         total = crossed[source, True] + crossed[source, False]
         share = (25 - source) / 64
@@ -132,7 +136,7 @@ def drawn(epoch: object) -> DrawnEpoch:
 
 @pytest.mark.parametrize("keys", [{}, {"nsp": False}, {"nsp": False, "packing": True}, {"single_sentences": "alone"}])
 def test_training_and_held_out_documents_share_no_token(
-    two: tuple[Corpus, Corpus], tmp_path: Path, keys: dict[str, object]
+    two: tuple[Corpus, Corpus], tmp_path: Path, keys: dict[str, Any]
 ) -> None:
     made = sources(two, tmp_path, validation=9, **keys)
     assert made.num_held_out == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def documents_of(corpus: Corpus) -> Documents:
 
 def segments(plan: PackedPlan) -> list[list[tuple[int, int]]]:
     pairs = list(zip(plan.starts.tolist(), (plan.starts + plan.segment_lengths).tolist(), strict=True))
-    return [pairs[a:b] for a, b in zip(plan.first_segments[:-1], plan.first_segments[1:], strict=True)]
+    return [pairs[a:b] for a, b in pairwise(plan.first_segments)]
 
 
 def test_every_token_is_in_one_instance(corpus: Corpus) -> None:
@@ -78,7 +79,7 @@ def test_what_the_model_gets(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, [["w1 w2", "w3"], ["w4"], ["w5 w6 w7 w8 w9 w10"]], words)
     plan = plan_packed(documents_of(corpus), 8, 4, 2)
     ids, types, offsets, _ = plan.gather(np.arange(len(plan)))
-    text = [ids[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    text = [ids[a:b].tolist() for a, b in pairwise(offsets)]
     cls, sep = corpus.cls_id, corpus.sep_id
     docs = {1: corpus.ids[:3].tolist(), 4: corpus.ids[3:4].tolist(), 5: corpus.ids[4:].tolist()}
     full = [cls, *docs[5], sep]
