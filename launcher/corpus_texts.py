@@ -26,9 +26,9 @@ def _corpus(section: CorpusConfig, fact: CorpusFacts | None) -> str:
     return ", ".join(parts)
 
 
-def instances(stage: PretrainStage) -> str:
+def instances(stage: PretrainStage, sections: Sequence[CorpusConfig]) -> str:
     """How instances are made; nothing to say of ready ones."""
-    if any(section.dataset == READY_INSTANCES for section in (*stage.corpora, *filter(None, [stage.data]))):
+    if any(section.dataset == READY_INSTANCES for section in sections):
         return "ready made, used as they are"
     parts = ["MLM and NSP" if stage.nsp else "MLM only"]
     if stage.nsp and stage.single_sentences == "alone":

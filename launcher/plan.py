@@ -233,7 +233,7 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     rates: tuple[batches.RateGroup, ...] = ()
     if isinstance(stage, FinetuneStage) and stage.layer_decay < 1 and model is not None:
         rates = batches.layer_rates(stage.lr, stage.layer_decay, model.num_layers)
-    gpu = bool(topology.gpus)
+    gpu, corpora = bool(topology.gpus), config.stage_corpora(name)
     return StagePlan(
         name=name,
         task=stage.task,
@@ -246,8 +246,8 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         schedule=stage.schedule,
         warmup=_warmup_text(stage.warmup, steps.warmup_steps),
         max_length=stage.max_length,
-        corpora=corpus_texts.corpora(config.stage_corpora(name), known.corpora),
-        instances=corpus_texts.instances(stage) if isinstance(stage, PretrainStage) else "",
+        corpora=corpus_texts.corpora(corpora, known.corpora),
+        instances=corpus_texts.instances(stage, corpora) if isinstance(stage, PretrainStage) else "",
         evaluation=_evaluation_text(stage) if isinstance(stage, FinetuneStage) else corpus_texts.held_out(stage, known),
         rates=rates,
         memory=estimates.rank_memory(model, stage, batch.micro_batch, known.num_labels, half, gpu) if model else None,

@@ -155,8 +155,8 @@ def test_training_and_held_out_documents_share_no_token(
 def test_static_draws_repeat_in_every_epoch_and_differ_between_passes(
     two: tuple[Corpus, Corpus], tmp_path: Path
 ) -> None:
-    made = sources(two, tmp_path, dupe_factor=3).training
-    first, later = drawn(made.epoch(0)), drawn(made.epoch(5))
+    first = drawn(sources(two, tmp_path, dupe_factor=3).training.epoch(0))
+    later = drawn(sources(two, tmp_path, dupe_factor=3).training.epoch(5))  # a run that resumes in epoch 5
     single = [drawn(sources(two, tmp_path).training.epoch(number)) for number in range(3)]
     assert len(first.lengths) == sum(len(each.lengths) for each in single), "an epoch is all passes"
     assert first.lengths.tolist() == [length for each in single for length in each.lengths.tolist()]
