@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.data import WITHOUT_UNSUP
 from configs.schema import READY_INSTANCES, CorpusConfig, PretrainStage
 from launcher.facts import CorpusFacts, StageFacts
 
@@ -16,7 +17,8 @@ def corpora(sections: Sequence[CorpusConfig], known: Sequence[CorpusFacts]) -> t
 
 def _corpus(section: CorpusConfig, fact: CorpusFacts | None) -> str:
     ready = section.dataset == READY_INSTANCES
-    parts = [section.dataset if ready else f"{section.dataset} ({' + '.join(section.splits)})"]
+    splits = [split for split in section.splits if split != "unsup" or section.dataset not in WITHOUT_UNSUP]
+    parts = [section.dataset if ready else f"{section.dataset} ({' + '.join(splits)})"]
     if section.weight != 1:
         parts.append(f"weight {section.weight:g}")
     if fact is not None:

@@ -29,6 +29,7 @@ MAX_CELLS = 4096
 _CELLS = ("input_ids", "input_mask", "segment_ids")
 _PREDICTIONS = ("masked_lm_positions", "masked_lm_ids")
 _SPACE = " \t\r\n"
+_HINT = "the file is one JSON list of instances, or one instance per line; write it anew"
 
 
 class ReadyInstance(NamedTuple):
@@ -93,9 +94,6 @@ def _objects(path: Path, log: ReadLog) -> Iterator[Any]:
         text.take()
         if text.peek():
             raise DataError(f"{path.name}: text behind the end of the list", _HINT)
-
-
-_HINT = "the file is one JSON list of instances, or one instance per line; write it anew"
 
 
 def _decode(decoder: json.JSONDecoder, text: _Text, place: str) -> Any:
