@@ -167,6 +167,10 @@ def _problems(section: Strict, path: KeyPath) -> Iterator[tuple[KeyPath, Problem
             for name, item in value.items():
                 if isinstance(item, Strict):
                     yield from _problems(item, (*path, key, name))
+        elif isinstance(value, tuple):
+            for number, item in enumerate(value):
+                if isinstance(item, Strict):
+                    yield from _problems(item, (*path, key, number))
 
 
 def _overlap(one: KeyPath, other: KeyPath) -> bool:

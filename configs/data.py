@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -25,14 +25,20 @@ DatasetName = Literal[
     "csv",
     "jsonl",
     "text",
+    "bert_instances",
 ]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 GENERIC_DATASETS = ("tsv", "csv", "jsonl", "text")
-LOCAL_DATASETS = (*GENERIC_DATASETS, "sogou")
+READY_INSTANCES = "bert_instances"
+"""The data set whose items are pre-training instances, masked already."""
+LOCAL_DATASETS = (*GENERIC_DATASETS, "sogou", READY_INSTANCES)
 """Data sets that nobody offers for download: `data.path` is needed."""
-WITHOUT_UNSUP = ("trec", "ag_news", "yahoo", "dbpedia", "yelp_polarity", "yelp_full", "sogou", "sogou_pinyin")
+ZHANG_DATASETS = ("ag_news", "yahoo", "dbpedia", "yelp_polarity", "yelp_full", "sogou", "sogou_pinyin")
+WITHOUT_UNSUP = ("trec", *ZHANG_DATASETS, READY_INSTANCES)
+WITHOUT_LABELS = ("text", READY_INSTANCES)
 DEFAULT_VALIDATION = 0.1
 DEFAULT_MAX_BAD_ROWS = 0.01
+CorpusSplits = tuple[Literal["train", "unsup"], ...]
 
 Column = Text | Annotated[int, Field(ge=0)]
 Size = Annotated[float, Field(gt=0.0, lt=1.0)] | PositiveInt
@@ -91,7 +97,7 @@ class DataConfig(Strict):
 
     dataset: DatasetName
     """A known data set, or a generic format: tsv, csv, jsonl (named columns), text (one sentence per line,
-    blank line between documents)."""
+    blank line between documents), bert_instances (pre-training instances in JSON, masked already)."""
     path: Text | None = None
     """A local copy: file, folder or archive (never needs unpacking). Without it a public data set is
     downloaded and its sha256 checked; the generic formats and sogou need it."""
@@ -181,6 +187,34 @@ class DataConfig(Strict):
                 if isinstance(column, str):
                     message = f"'{column}' is a name; with header: false a column is a number, 0 for the first"
                     yield Problem((f"columns.{key}", "header"), message)
+
+
+class CorpusConfig(DataConfig):
+    """One of several corpora of a further pre-training stage."""
+
+    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
+    """Passes over its documents per epoch: 2 draws every document twice, 0.5 a fresh half of them."""
+    splits: CorpusSplits = Field(default=("train", "unsup"), strict=False)
+    """Which splits are used (those that exist); the test split never is."""
+
+    @classmethod
+    def whole(cls, data: DataConfig, splits: CorpusSplits) -> CorpusConfig:
+        """A data section as a corpus that is passed over once per epoch."""
+        kept = {key: getattr(data, key) for key in DataConfig.model_fields if key != "validation"}
+        return cls.model_construct(**kept, splits=splits)  # the section's own faults are told where it stands
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.validation != DataConfig.model_fields["validation"].default:
+            message = "a corpus has no validation rows; the stage's own `validation` holds out documents"
+            yield Problem(("validation",), message)
+        yield from split_problems(self)
+
+
+def split_problems(section: Any) -> Iterator[Problem]:
+    """What is wrong with the `splits` of a corpus or a stage."""
+    if not section.splits or len(set(section.splits)) != len(section.splits):
+        yield Problem(("splits",), "name at least one split, each once: train, unsup")
 
 
 def _is_text_encoding(name: str) -> bool:

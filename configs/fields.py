@@ -151,6 +151,8 @@ def _describe_kind(kind: Kind) -> str:
         return str(words[0]) if len(words) == 1 else f"one of {', '.join(words)}"
     if origin is tuple:
         item = get_args(kind.type)[0]
+        if section_of(item) is not None:
+            return "a list of sections of 'key: value' lines"
         one = " and ".join(choices(item)) or _describe_kind(next(kinds(item)))
         one = one.replace("a whole number", "whole numbers").replace("a number", "numbers")
         return f"a list of {one}"

@@ -22,6 +22,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "datasets": "data_sets",
     "discr": "layer_decay",
     "do_whole_word_mask": "whole_word",
+    "dup_factor": "dupe_factor",
     "early_stopping_patience": "patience",
     "early_stopping_threshold": "min_delta",
     "ema_decay": "ema",

@@ -52,6 +52,6 @@ def _scalar(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_scalar(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return "{}"
+        return f"{{{', '.join(f'{key}: {_scalar(item)}' for key, item in value.items())}}}"
     quoted = yaml.safe_dump(value, default_style='"', width=float("inf"), allow_unicode=True)
     return str(quoted).rstrip("\n")

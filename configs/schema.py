@@ -13,7 +13,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.data import DATASETS, GENERIC_DATASETS, WITHOUT_UNSUP, Columns, DataConfig, Files, Subset
+from configs.data import (
+    DATASETS,
+    GENERIC_DATASETS,
+    READY_INSTANCES,
+    WITHOUT_LABELS,
+    WITHOUT_UNSUP,
+    Columns,
+    CorpusConfig,
+    DataConfig,
+    Files,
+    Subset,
+)
 from configs.section import (
     COLLECT_PROBLEMS,
     NAME_PATTERN,
@@ -42,12 +53,14 @@ __all__ = [
     "DATASETS",
     "GENERIC_DATASETS",
     "NAME_PATTERN",
+    "READY_INSTANCES",
     "STAGE_PATTERN",
     "TASKS",
     "AmpConfig",
     "ClassifierStage",
     "Columns",
     "Config",
+    "CorpusConfig",
     "DataConfig",
     "EarlyStopping",
     "Files",
@@ -153,7 +166,9 @@ class Config(Strict):
             yield Problem(keys, f"'{stage.init_head}' is no data set of stage '{init}'; allowed: {allowed}")
         elif stage.classifier_input != source.classifier_input:
             seen = (*keys, *(f"stages.{name}.{key}" for key in ("layers", "pooling", "hierarchical", "classifier")))
-            yield Problem(seen, f"the classifiers of stage '{init}' see other features; use its layers, pooling and hierarchical")
+            yield Problem(
+                seen, f"the classifiers of stage '{init}' see other features; use its layers, pooling and hierarchical"
+            )
 
     def _data_problems(self, name: str) -> Iterator[Problem]:
         stage = self.stages[name]
@@ -161,6 +176,9 @@ class Config(Strict):
             for key, data in stage.data_sets.items():
                 yield from self._label_problems(name, data, f"stages.{name}.data_sets.{key}")
             yield from self._stopping_problems(name, stage, list(stage.data_sets.values()), f"stages.{name}.data_sets")
+            return
+        if isinstance(stage, PretrainStage) and stage.corpora:
+            yield from self._corpus_problems(name, stage)
             return
         data_or_none = stage.data or self.data
         if data_or_none is None:
@@ -171,13 +189,13 @@ class Config(Strict):
         if isinstance(stage, FinetuneStage):
             yield from self._label_problems(name, data_or_none, place)
             yield from self._stopping_problems(name, stage, [data_or_none], f"{place}.validation")
-        elif stage.splits == ("unsup",) and data_or_none.dataset in WITHOUT_UNSUP:
-            message = f"dataset '{data_or_none.dataset}' has no split 'unsup'; allowed: [train]"
-            yield Problem((f"stages.{name}.splits", f"{place}.dataset"), message)
+        else:
+            yield from self._corpus_problems(name, stage)
 
     def _label_problems(self, name: str, data: DataConfig, place: str) -> Iterator[Problem]:
-        if data.dataset == "text":
-            message = f"dataset 'text' has no labels, and stage '{name}' fine-tunes; give it a labelled data set"
+        if data.dataset in WITHOUT_LABELS:
+            what = f"dataset '{data.dataset}' has no labels"
+            message = f"{what}, and stage '{name}' fine-tunes; give it a labelled data set"
             yield Problem((f"{place}.dataset", f"stages.{name}.task"), message)
         elif data.columns.label is None:
             message = f"null means no labels, and stage '{name}' fine-tunes; name the column of the label"
@@ -194,6 +212,26 @@ class Config(Strict):
         if stage.early_stopping is not None and none:
             message = f"needs validation rows, and {place} {'is 0' if len(data) == 1 else 'have none'}"
             yield Problem((f"stages.{name}.early_stopping", place), message)
+
+    def _corpus_problems(self, name: str, stage: PretrainStage) -> Iterator[Problem]:
+        place = "data" if stage.data is None else f"stages.{name}.data"
+        for number, corpus in enumerate(self.stage_corpora(name)):
+            here = f"stages.{name}.corpora" if stage.corpora else f"stages.{name}"
+            which = f"corpora[{number}]: " if stage.corpora else ""
+            if corpus.splits == ("unsup",) and corpus.dataset in WITHOUT_UNSUP:
+                message = f"{which}dataset '{corpus.dataset}' has no split 'unsup'; allowed: [train]"
+                keys = (here,) if stage.corpora else (f"{here}.splits", f"{place}.dataset")
+                yield Problem(keys, message)
+            if corpus.dataset == READY_INSTANCES and not stage.corpora and stage.data is None:
+                for problem in stage.ready_problems():
+                    yield Problem((f"stages.{name}.{problem.keys[0]}", "data.dataset"), problem.message)
+
+    def stage_corpora(self, name: str) -> tuple[CorpusConfig, ...]:
+        """The corpora of a pre-training stage: its own, else the data section that it uses."""
+        stage = self.stages[name]
+        if not isinstance(stage, PretrainStage):
+            return ()
+        return stage.corpora or (CorpusConfig.whole(self.stage_data(name), stage.splits),)
 
     def stage_data(self, name: str) -> DataConfig:
         """The data section of a stage with one data set: its own, else the top-level one."""

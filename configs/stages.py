@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.data import DataConfig
+from configs.data import READY_INSTANCES, CorpusConfig, CorpusSplits, DataConfig, split_problems
 from configs.section import Fraction, PositiveInt, Problem, StageName, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
@@ -96,10 +96,29 @@ class PretrainStage(StageBase):
     """What the stage does; default: the stage's name."""
     data: DataConfig | None = None
     """This stage's own data; default: the top-level data."""
-    splits: tuple[Literal["train", "unsup"], ...] = Field(default=("train", "unsup"), strict=False)
+    splits: CorpusSplits = Field(default=("train", "unsup"), strict=False)
     """Which splits of the data are the corpus (those that exist); the test split never is."""
+    corpora: tuple[CorpusConfig, ...] = Field(default=(), strict=False)
+    """Several corpora trained on together, each a data section with `weight` and `splits`. Default: the data
+    section of the stage or the run."""
+    leave_out_tests: bool = False
+    """Leave out documents that also stand in a test split of the corpora or of the run's fine-tuning stages."""
+    validation: Fraction | PositiveInt = 0.0
+    """Part (below 1) or number of documents held out, seeded, to evaluate on. 0: none."""
+    evaluate_every: PositiveInt | Literal["epoch"] = "epoch"
+    """When the held-out documents are evaluated: every n steps, or at the end of each epoch."""
+    save_model_every: PositiveInt | None = None
+    """Keep a model folder STAGE/models/step-N of every n-th step, to fine-tune from. Default: only the last."""
     nsp: bool = True
     """Train next-sentence prediction beside the masked language model."""
+    single_sentences: Literal["random_next", "alone"] = "random_next"
+    """With nsp, a chunk of one sentence gets a random second part (Google's recipe), or stands alone and is
+    not asked for its next sentence."""
+    packing: bool = False
+    """Without nsp: fill every sequence with whole sentences of consecutive documents, [SEP] behind each."""
+    dupe_factor: PositiveInt | None = None
+    """Draw pairs and masks n times before training and repeat them; an epoch is all n passes (the original's
+    static data). Default: fresh ones every epoch."""
     mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of the non-special tokens that is predicted."""
     max_predictions: PositiveInt = 20
@@ -111,8 +130,42 @@ class PretrainStage(StageBase):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if not self.splits or len(set(self.splits)) != len(self.splits):
-            yield Problem(("splits",), "name at least one split, each once: train, unsup")
+        yield from split_problems(self)
+        if self.packing and self.nsp:
+            yield Problem(("packing", "nsp"), "a packed sequence has no second part to predict; set nsp: false")
+        if self.packing:
+            yield from self._unused(("short_sequence_probability",), "packing", "packing fills every sequence")
+        if not self.nsp:
+            yield from self._unused(("single_sentences",), "nsp", "without nsp there are no pairs")
+        if self.validation == 0:
+            yield from self._unused(("evaluate_every",), "validation", "no documents are held out (validation: 0)")
+        yield from self._corpora_problems()
+
+    def _corpora_problems(self) -> Iterator[Problem]:
+        if self.corpora and self.data is not None:
+            yield Problem(("corpora", "data"), "give corpora or data, not both")
+        if self.corpora:
+            yield from self._unused(("splits",), "corpora", "each of the corpora has its own splits")
+        sections = self.corpora or ((self.data,) if self.data is not None else ())
+        ready = [section.dataset == READY_INSTANCES for section in sections]
+        if any(ready) and not all(ready):
+            message = f"'{READY_INSTANCES}' is masked already and cannot be mixed with text"
+            yield Problem(("corpora",), message)
+        elif any(ready):
+            yield from self.ready_problems()
+
+    def ready_problems(self) -> Iterator[Problem]:
+        """Keys that shape instances, which a data set of ready ones leaves without effect."""
+        shaping = ("mask_probability", "max_predictions", "whole_word", "short_sequence_probability", "packing")
+        others = ("dupe_factor", "single_sentences", "leave_out_tests")
+        reason = f"the instances of '{READY_INSTANCES}' are used as they are"
+        yield from self._unused((*shaping, *others), "corpora" if self.corpora else "data", reason)
+
+    def _unused(self, keys: tuple[str, ...], cause: str, reason: str) -> Iterator[Problem]:
+        for key in keys:
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                yield Problem((key, cause), f"has no effect: {reason}; leave it out")
 
 
 class EarlyStopping(Strict):

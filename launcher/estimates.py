@@ -43,11 +43,13 @@ class DiskEstimate:
     checkpoint: int
     num_checkpoints: int
     model: int
+    num_models: int = 1
+    """The exported model and those kept of single steps."""
 
     @property
     def total(self) -> int:
-        """All checkpoints and the exported model."""
-        return self.checkpoint * self.num_checkpoints + self.model
+        """All checkpoints and models."""
+        return self.checkpoint * self.num_checkpoints + self.model * self.num_models
 
 
 def block_activation_bytes(model: ModelFacts, sequences: int, length: int, half: bool) -> int:
@@ -103,16 +105,22 @@ def _parameters(model: ModelFacts, stage: PretrainStage | ClassifierStage, num_l
     return sum(group.parameters for group in groups), sum(group.parameters for group in groups if not group.frozen)
 
 
-def stage_disk(config: Config, name: str, model: ModelFacts, num_labels: int) -> DiskEstimate:
-    """Disk of a stage: the kept checkpoints, the one being written, the best one, and the exported model.
+def stage_disk(
+    config: Config, name: str, model: ModelFacts, num_labels: int, total_steps: int | None = None
+) -> DiskEstimate:
+    """Disk of a stage: the kept checkpoints, the one being written, the best one, the exported model, and those of
+    `save_model_every` (none as long as the number of steps is unknown).
 
     A checkpoint holds 4 bytes per parameter, and per trained parameter 8 for its two moments in float32 and 4 with an EMA.
     """
     stage = config.stages[name]
     total, trained = _parameters(model, stage, num_labels)
     has_best = isinstance(stage, ClassifierStage)
+    every = stage.save_model_every if isinstance(stage, PretrainStage) else None
+    kept_models = total_steps // every if every and total_steps else 0
     return DiskEstimate(
         checkpoint=FLOAT32_BYTES * (total + trained * (3 if stage.ema is not None else 2)),
         num_checkpoints=config.train.keep_checkpoints + 1 + (1 if has_best else 0),
         model=total * FLOAT32_BYTES,
+        num_models=1 + kept_models,
     )

@@ -47,6 +47,16 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class CorpusFacts:
+    """One prepared corpus of a pre-training stage."""
+
+    title: str
+    weight: float
+    documents: int
+    left_out: int
+
+
+@dataclass(frozen=True)
 class StageFacts:
     """What preparation found out about one stage's data."""
 
@@ -60,6 +70,9 @@ class StageFacts:
     """Sequences of the longest training text; 0 while unknown."""
     data_sets: Mapping[str, StageFacts] = field(default_factory=dict)
     """The same for each data set of a multi-task stage."""
+    corpora: tuple[CorpusFacts, ...] = ()
+    num_held_out: int = 0
+    """Documents that a pre-training stage evaluates on."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,11 @@ def _stage_facts(entry: Mapping[str, Any]) -> StageFacts:
         mean_tokens=float(entry.get("mean_tokens") or 0.0),
         most_fractions=int(entry.get("most_fractions") or 0),
         data_sets=data_sets,
+        corpora=tuple(
+            CorpusFacts(each["title"], float(each["weight"]), int(each["documents"]), int(each["left_out"]))
+            for each in entry.get("corpora") or ()
+        ),
+        num_held_out=int(entry.get("num_held_out") or 0),
     )
 
 

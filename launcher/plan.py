@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from configs.mixing import batches_per_epoch, mixing_shares
-from configs.schema import AmpConfig, ClassifierStage, Config, MultitaskStage, StageBase
-from launcher import batches, estimates, secrets
+from configs.schema import AmpConfig, ClassifierStage, Config, MultitaskStage, PretrainStage, StageBase
+from launcher import batches, corpus_texts, estimates, secrets
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
 from launcher.parameters import ParameterGroup, parameter_groups
@@ -73,6 +73,10 @@ class StagePlan:
     max_length: int
     reading: str
     """How long texts are read; empty in pre-training."""
+    corpora: tuple[str, ...]
+    """What a pre-training stage reads, one line per corpus; none of a fine-tuning stage."""
+    instances: str
+    """How its instances are made."""
     evaluation: str
     groups: tuple[ParameterGroup, ...]
     """Empty while the model's size is unknown."""
@@ -249,7 +253,7 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     examples = {key: part.num_examples for key, part in known.data_sets.items()}
     steps = batches.count_steps(stage, known.num_examples or None, examples)
     sequences = batch.micro_batch * _most_fractions(stage, known)
-    gpu = bool(topology.gpus)
+    gpu, corpora = bool(topology.gpus), config.stage_corpora(name)
     return StagePlan(
         name=name,
         task=stage.task,
@@ -263,10 +267,14 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         warmup=_warmup_text(stage.warmup, steps.warmup_steps),
         max_length=stage.max_length,
         reading=_reading_text(stage) if isinstance(stage, ClassifierStage) else "",
-        evaluation=_evaluation_text(stage) if isinstance(stage, ClassifierStage) else "",
+        corpora=corpus_texts.corpora(corpora, known.corpora),
+        instances=corpus_texts.instances(stage, corpora) if isinstance(stage, PretrainStage) else "",
+        evaluation=_evaluation_text(stage)
+        if isinstance(stage, ClassifierStage)
+        else corpus_texts.held_out(stage, known),
         groups=parameter_groups(model, stage, known.num_labels) if model else (),
         memory=estimates.rank_memory(model, stage, sequences, known.num_labels, half, gpu) if model else None,
-        disk=estimates.stage_disk(config, name, model, known.num_labels) if model else None,
+        disk=estimates.stage_disk(config, name, model, known.num_labels, steps.total_steps) if model else None,
         data_sets=_data_sets(stage, known),
         mixing=_mixing_text(stage),
     )

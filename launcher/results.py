@@ -43,7 +43,8 @@ def result_rows(results: list[StageResult]) -> list[tuple[str, str, str, str]]:
     """(stage, metric, value, time) per figure; stage and time stand in the first row of a stage only."""
     rows = []
     for result in results:
-        pairs = [(f"test {label}", value) for label, value in metrics.evaluation_pairs(result.evaluation)]
+        split = result.evaluation.get("split", "test")
+        pairs = [(f"{split} {label}", value) for label, value in metrics.evaluation_pairs(result.evaluation)]
         if not pairs:
             pairs = metrics.evaluation_pairs(result.done.get("metrics") or {}) or [("finished", "yes")]
         for position, (label, value) in enumerate(pairs):
@@ -54,7 +55,7 @@ def result_rows(results: list[StageResult]) -> list[tuple[str, str, str, str]]:
 
 def comparison_rows(results: list[StageResult], names: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(what, accuracy, macro-F1): the majority class, then each named stage that was evaluated."""
-    evaluated = {result.stage: result.evaluation for result in results if result.evaluation}
+    evaluated = {result.stage: result.evaluation for result in results if "accuracy" in result.evaluation}
     rows = []
     for evaluation in list(evaluated.values())[:1]:
         rows.append(_row("majority class", evaluation.get("majority_accuracy"), evaluation.get("majority_macro_f1")))

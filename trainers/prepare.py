@@ -20,22 +20,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from configs.errors import CannotWriteError, ConfigError, Exit, UserError
 from configs.loader import load_config, load_resolved
 from configs.mixing import batches_per_epoch
 from configs.models import check_fits_model
-from configs.schema import Config, DataConfig, MultitaskStage, PretrainStage, StageBase
+from configs.schema import Config, MultitaskStage, PretrainStage, StageBase
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
-from trainers.data.instances import plan_epoch
-from trainers.data.store import Corpus, open_corpus
 from trainers.data.tokenize import Tokenizer
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
-from trainers.stage_data import describe_lengths, finetuning_facts, multitask_facts, tell_skipped
+from trainers.prepare_pretraining import prepare_pretraining
+from trainers.stage_data import finetuning_facts, multitask_facts
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
 
@@ -89,8 +86,7 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     stages = {}
     for name, stage in config.stages.items():
         if isinstance(stage, PretrainStage):
-            data = config.stage_data(name)
-            stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
+            stages[name] = prepare_pretraining(config, name, stage, datasets, tokenizer.vocabulary, reporter.message)
         elif isinstance(stage, MultitaskStage):
             stages[name] = multitask_facts(f"stages.{name}", stage, config.seed, datasets, reporter.message)
         else:
@@ -133,52 +129,6 @@ def _check_warmup(name: str, stage: StageBase, facts: Mapping[str, Any]) -> None
         raise ConfigError(
             f"stages.{name}.warmup: {stage.warmup} steps; the stage has only {total}",
             f"set stages.{name}.warmup below {total}, or to a share of all steps such as 0.1",
-        )
-
-
-def _prepare_pretraining(
-    name: str, stage: PretrainStage, data: DataConfig, seed: int, datasets: DatasetCache, reporter: Reporter
-) -> dict[str, Any]:
-    path = datasets.corpus(data, stage.splits, seed)
-    corpus = open_corpus(path)
-    plan = plan_epoch(
-        corpus,
-        seed=seed,
-        epoch=0,
-        max_length=stage.max_length,
-        short_sequence_probability=stage.short_sequence_probability,
-        nsp=stage.nsp,
-    )
-    tell_skipped(f"stages.{name}: corpus", corpus, corpus.num_documents, reporter.message)
-    if stage.nsp:
-        _warn_of_single_sentences(name, corpus, reporter)
-    num_tokens = int(plan.lengths.sum())
-    return {
-        "task": "pretrain",
-        "label_names": None,
-        "num_examples": len(plan),
-        "num_validation": 0,
-        "num_test": 0,
-        "num_tokens": num_tokens,
-        "mean_tokens": num_tokens / len(plan),
-        "data_fingerprint": corpus.fingerprint,
-        "splits": {"corpus": str(path)},
-        "num_documents": corpus.num_documents,
-        "num_skipped": corpus.num_skipped,
-        "skipped_examples": corpus.skipped_examples,
-        "num_dropped": corpus.num_left_out,
-        "num_repeats": {"repeated": corpus.num_documents - len(np.unique(corpus.row_fingerprints))},
-        "lengths": describe_lengths(np.diff(corpus.sentence_offsets[corpus.document_offsets]), None),
-    }
-
-
-def _warn_of_single_sentences(name: str, corpus: Corpus, reporter: Reporter) -> None:
-    single = int((np.diff(corpus.document_offsets) == 1).sum())
-    if single > corpus.num_documents // 2:
-        reporter.message(
-            f"stages.{name}: {single} of {corpus.num_documents} documents are one sentence, which always gets a random second "
-            "part; consider nsp: false",
-            "warning",
         )
 
 

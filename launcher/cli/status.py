@@ -45,7 +45,8 @@ def status_lines(overview: Overview) -> list[str]:
     lines.append(f"  directory    {overview.path}")
     for result in overview.results:
         figures = metrics.joined(metrics.evaluation_pairs(result["test"] or result.get("metrics") or {}))
-        lines.append(f"  {result['stage']:<12} {'test ' if result['test'] else ''}{figures or 'finished'}")
+        split = f"{result['test'].get('split', 'test')} " if result["test"] else ""
+        lines.append(f"  {result['stage']:<12} {split}{figures or 'finished'}")
     if overview.root_cause and overview.state == "failed":
         lines += _cause_lines(overview)
     hint = _NEXT.get(overview.state)

@@ -26,7 +26,11 @@ _EVALUATION: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("accuracy", "accuracy", text.percent),
     ("macro_f1", "macro-F1", text.percent),
     ("loss", "loss", _plain),
-    ("perplexity", "perplexity", lambda value: f"{value:.2f}"),
+    ("mlm_accuracy", "MLM accuracy", text.percent),
+    ("mlm_loss", "MLM loss", _plain),
+    ("perplexity", "perplexity", lambda value: f"{value:,.2f}"),
+    ("nsp_accuracy", "NSP accuracy", text.percent),
+    ("nsp_loss", "NSP loss", _plain),
 )
 
 

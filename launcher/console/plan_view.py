@@ -100,6 +100,9 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
         rows.append(("long texts", stage.reading))
     if stage.mixing:
         rows.append(("data sets drawn", stage.mixing))
+    rows[2:2] = [("corpora" if number == 0 else "", line) for number, line in enumerate(stage.corpora)]
+    if stage.instances:
+        rows.append(("instances", stage.instances))
     if stage.evaluation:
         rows.append(("evaluation", stage.evaluation))
     return rows
@@ -164,7 +167,8 @@ def _disk_text(disk: DiskEstimate | None) -> str:
     if disk is None:
         return UNKNOWN
     checkpoints = f"{disk.num_checkpoints} checkpoints of {text.size(disk.checkpoint)}"
-    return f"up to {text.size(disk.total)}: {checkpoints}, model {text.size(disk.model)}"
+    models = "model" if disk.num_models == 1 else f"{disk.num_models} models of"
+    return f"up to {text.size(disk.total)}: {checkpoints}, {models} {text.size(disk.model)}"
 
 
 def _processes(plan: Plan) -> RenderableType:

@@ -20,17 +20,24 @@ def summary(name: str, steps: Mapping[str, int | None], facts: Facts) -> list[Ta
     sizes = ("examples", "validation", "test", "steps", "mean tokens", "longest", "cut")
     rows = ("skipped", "repeated", "nearly", "test in train", "nearly in train", "left out")
     shown = {stage: facts[stage] for stage in steps if stage in facts}
+    parts = [part for stage, entry in shown.items() for part in _parts(stage, entry)]
     return [
-        (f"Prepared {name}", _columns(sizes), [_sizes(stage, steps[stage], entry) for stage, entry in shown.items()]),
-        ("Rows of the data", _columns(rows), [_rows(stage, entry) for stage, entry in shown.items()]),
+        (f"Prepared {name}", _columns(sizes), [_sizes(part, steps.get(part), entry) for part, entry in parts]),
+        ("Rows of the data", _columns(rows), [_rows(part, entry) for part, entry in parts]),
     ]
+
+
+def _parts(stage: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A stage and, of a multi-task stage, each of its data sets as STAGE/NAME."""
+    yield stage, entry
+    for name, part in entry.get("data_sets", {}).items():
+        yield f"{stage}/{name}", part
 
 
 def details(facts: Facts, stages: Mapping[str, Any]) -> list[str]:
     """Lines below the tables: how many rows each class has, and the first rows that were skipped."""
     lines = []
-    for stage in stages:
-        entry = facts.get(stage, {})
+    for stage, entry in (part for name in stages for part in _parts(name, facts.get(name, {}))):
         if entry.get("label_counts"):
             lines.append(f"{stage}: {_labels(entry['label_names'], entry['label_counts'])}")
         lines += [f"{stage}: skipped {example}" for example in entry.get("skipped_examples", ())]
@@ -42,15 +49,18 @@ def _columns(headings: Sequence[str]) -> list[Column]:
 
 
 def _sizes(stage: str, steps: int | None, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    lengths = entry["lengths"]
+    lengths = entry.get("lengths")  # none of a multi-task stage as a whole
     is_cut = entry["task"] == "finetune"  # a document of a corpus makes as many examples as it needs
-    counts = (entry["num_examples"], *((entry["num_validation"], entry["num_test"]) if is_cut else (None, None)), steps)
+    held_out = (entry["num_validation"] or None, None) if entry["task"] == "pretrain" else None
+    counts = (entry["num_examples"], *(held_out or (entry["num_validation"], entry["num_test"])), steps)
+    if lengths is None:
+        return stage, *map(_count, counts), f"{entry['mean_tokens']:,.1f}", UNKNOWN, UNKNOWN
     share = f"{lengths['share_over']:.1%}" if is_cut else UNKNOWN
     return stage, *map(_count, counts), f"{lengths['mean']:,.1f}", _count(lengths["max"]), share
 
 
 def _rows(stage: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    repeats = entry["num_repeats"]
+    repeats = entry.get("num_repeats", {})
     found = (repeats.get(key) for key in ("repeated", "near", "test_in_train", "test_near_train"))
     return stage, *map(_count, (entry["num_skipped"], *found, entry["num_dropped"]))
 

@@ -173,3 +173,13 @@ def test_disk_counts_kept_best_and_unfinished_checkpoints():
     assert (pretrain.checkpoint, pretrain.num_checkpoints, pretrain.model) == (12 * mlm, 3, 4 * mlm)
     assert (finetune.checkpoint, finetune.num_checkpoints, finetune.model) == (16 * classifier, 4, 4 * classifier)
     assert finetune.total == 4 * 16 * classifier + 4 * classifier
+
+
+def test_disk_counts_the_models_of_steps():
+    stage = {"task": "pretrain", "max_steps": 100, "save_model_every": 30}
+    values = {"name": "x", "model": "m", "data": {"dataset": "trec"}, "stages": {"p": stage}}
+    config = Config.model_validate(values)
+    disk = estimates.stage_disk(config, "p", MINILM, 0, 100)
+    assert disk.num_models == 1 + 3
+    assert disk.total == 3 * disk.checkpoint + 4 * disk.model
+    assert estimates.stage_disk(config, "p", MINILM, 0, None).num_models == 1

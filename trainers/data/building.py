@@ -14,7 +14,9 @@ import numpy as np
 from trainers.data.fingerprints import fingerprints
 from trainers.data.npy import NpyWriter, id_dtype, write_npy
 from trainers.data.readers.base import Row, whole_text
+from trainers.data.readers.bert_instances import ReadyInstance
 from trainers.data.tokenize import Tokenizer
+from trainers.data.vocabulary import Vocabulary
 
 BATCH_ROWS = 2048
 """Rows tokenised at once: enough to keep all cores busy, little enough to report often."""
@@ -124,6 +126,36 @@ def build_corpus(
 def skipped_fields(num_bad: int, examples: Sequence[str]) -> dict[str, Any]:
     """Manifest fields about bad rows that were left out: how many, and what was wrong with the first."""
     return {"skipped": num_bad, "skipped_examples": list(examples[:MAX_EXAMPLES])}
+
+
+def build_instances(
+    directory: Path, instances: Iterable[ReadyInstance], vocabulary: Vocabulary, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write ready pre-training instances into the files of an Instances entry, without padding; returns its manifest fields."""
+    ids_type = id_dtype(vocabulary.size)
+    types = {"ids": ids_type, "types": "uint8", "positions": "uint16", "labels": ids_type, "next": "uint8"}
+    num_instances = num_tokens = num_predictions = longest = 0
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(NpyWriter(directory / f"{name}.npy", kind)) for name, kind in types.items()
+        }
+        offsets = stack.enter_context(NpyWriter(directory / "offsets.npy", "int64"))
+        predictions = stack.enter_context(NpyWriter(directory / "prediction_offsets.npy", "int64"))
+        for writer in (offsets, predictions):
+            writer.append(np.zeros(1, dtype=np.int64))
+        for batch in batches(instances, BATCH_ROWS):
+            for name, column in zip(("ids", "types", "positions", "labels"), zip(*batch, strict=True), strict=False):
+                writers[name].append(np.concatenate(column))
+            writers["next"].append(np.array([each.is_random_next for each in batch]))
+            lengths = [len(each.ids) for each in batch]
+            offsets.append(num_tokens + np.cumsum(lengths))
+            predictions.append(num_predictions + np.cumsum([len(each.labels) for each in batch]))
+            num_tokens += sum(lengths)
+            num_predictions += sum(len(each.labels) for each in batch)
+            num_instances += len(batch)
+            longest = max(longest, *lengths)
+            advance(len(batch))
+    return {"instances": num_instances, "tokens": num_tokens, "predictions": num_predictions, "longest": longest}
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

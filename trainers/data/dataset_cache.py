@@ -11,12 +11,13 @@ import numpy as np
 from configs.errors import DataError
 from configs.schema import DataConfig
 from trainers.data import fingerprints, sentences
-from trainers.data.building import build_corpus, build_texts, label_sort_key, skipped_fields
+from trainers.data.building import build_corpus, build_instances, build_texts, label_sort_key, skipped_fields
 from trainers.data.cache import ensure_entry, sha256_file
 from trainers.data.download import Fetch
 from trainers.data.duplicates import Duplicates, drops_rows, ensure_duplicates, open_duplicates
 from trainers.data.readers import open_dataset
 from trainers.data.readers.base import Dataset, ReadLog, Row, row_sentences
+from trainers.data.readers.bert_instances import read_instances
 from trainers.data.split import pool_rows, select_rows, subset_rows
 from trainers.data.store import open_texts
 from trainers.data.tokenize import Tokenizer
@@ -132,6 +133,25 @@ class DatasetCache:
             return {**fields, **skipped_fields(sum(log.num_bad for log in logs.values()), examples)}
 
         return ensure_entry(self._tokens_dir, "corpus", key, build, self._estimated_bytes(files), self._say)
+
+    def instances(self, data: DataConfig) -> Path:
+        """The cache entry of ready instances; DataError names the instance that is wrong."""
+        dataset = self.dataset(data)
+        files = dataset.splits["train"]
+
+        def build(directory: Path) -> dict[str, Any]:
+            advance_bytes, advance = self._advances(dataset, "instances", files)
+            log = ReadLog(advance_bytes)
+            found = (each for path in files for each in read_instances(path, self._tokenizer.vocabulary, log))
+            fields = build_instances(directory, found, self._tokenizer.vocabulary, advance)
+            log.finish()
+            self._finish(dataset, "instances", files)
+            if fields["instances"] == 0:
+                raise DataError(f"{files[0]}: no instance in the file")
+            return fields
+
+        key = self._key(dataset, data, files)
+        return ensure_entry(self._tokens_dir, "instances", key, build, self._estimated_bytes(files), self._say)
 
     def duplicates(self, data: DataConfig) -> Path:
         """The cache entry of what the training split repeats of itself and of the test split (where there is one)."""

@@ -8,23 +8,28 @@ The loop over documents works on plain Python integers: no numpy call per senten
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from configs.errors import DataError
+from trainers.data.documents import Documents, TokenIds, visits
 from trainers.data.random_bits import GOLDEN, MASK64, Purpose, item_key, mix, stream_key
-from trainers.data.store import Corpus
 from trainers.data.truncate import pair_lengths
 
 MIN_TARGET_TOKENS = 2
+NO_NEXT = -1
+"""Next-sentence label of an instance without a second part: it is not asked."""
+PASS_SHIFT = 40
+"""Where the number of the pass stands in the number of a document's stream."""
+BLOCK_DOCUMENTS = 1 << 14
 
 
 @dataclass(frozen=True)
 class InstancePlan:
     """Every instance of one epoch as ranges of the corpus' flat token ids. Arrays are [instances]."""
 
-    ids: np.ndarray
+    ids: TokenIds
     starts_a: np.ndarray
     """First token of A: int64."""
     lengths_a: np.ndarray
@@ -48,7 +53,7 @@ class InstancePlan:
         return total
 
     def instance(self, i: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """(token ids int32 [tokens], token types uint8 [tokens], next-sentence label: 0 follows, 1 random)."""
+        """(token ids int32 [tokens], token types uint8 [tokens], next-sentence label: 0 follows, 1 random, NO_NEXT without B)."""
         ids, token_types, _, labels = self.gather(np.array([i]))
         return ids, token_types, int(labels[0])
 
@@ -56,7 +61,7 @@ class InstancePlan:
         """Several instances without padding, one after another.
 
         Returns (token ids int32 [all tokens], token types uint8 [all tokens], offsets int64 [items + 1] of the instances,
-        next-sentence labels int32 [items]).
+        next-sentence labels int32 [items], NO_NEXT where there is no B).
         """
         length_a = self.lengths_a[items].astype(np.int64)
         length_b = self.lengths_b[items].astype(np.int64)
@@ -83,56 +88,90 @@ class InstancePlan:
             if paired:
                 ids[middle + 1 : end - 1] = corpus[start_b : start_b + num_b]
                 token_types[middle + 1 : end] = 1
-        return ids, token_types, offsets, self.is_random_next[items].astype(np.int32)
+        labels = np.where(has_b, self.is_random_next[items], NO_NEXT).astype(np.int32)
+        return ids, token_types, offsets, labels
 
 
-def plan_epoch(
-    corpus: Corpus,
-    *,
-    seed: int,
-    epoch: int,
-    max_length: int,
-    short_sequence_probability: float,
-    nsp: bool,
-) -> InstancePlan:
+@dataclass(frozen=True)
+class Recipe:
+    """How instances are made of documents."""
+
+    max_length: int
+    """Most tokens of an instance, special tokens included."""
+    short_probability: float
+    """Probability of a shorter random target length."""
+    nsp: bool
+    """Pairs for next-sentence prediction; else single stretches."""
+    alone: bool
+    """A chunk of one sentence stands alone instead of getting a random second part."""
+
+
+def plan_epoch(documents: Documents, recipe: Recipe, seed: int, epoch: int) -> InstancePlan:
     """All instances of one epoch, in the order of the documents (shuffle with `epoch_order`).
 
-    With `nsp`: [CLS] A [SEP] B [SEP], B following A or, with probability 1/2 and always for a single sentence, from a random other
-    document. Without: [CLS] text [SEP], contiguous stretches of a document of the target length, each token once. DataError when a corpus
-    of one document is to give random pairs.
+    With NSP: [CLS] A [SEP] B [SEP], B following A or, with probability 1/2 and for a single sentence, from a random other document.
+    Without: [CLS] text [SEP], contiguous stretches of a document of the target length, each token once. DataError when one document is
+    to give random pairs.
     """
-    if nsp and corpus.num_documents < 2:
+    if recipe.nsp and len(documents) < 2:
         raise DataError(
-            f"{corpus.num_documents} document in the corpus: next-sentence prediction needs at least 2",
+            f"{len(documents)} document in the {documents.what}: next-sentence prediction needs at least 2",
             "separate documents by blank lines, or set nsp: false",
         )
     key = stream_key(seed, Purpose.INSTANCES, epoch)
-    if nsp:
-        planner = _PairPlanner(corpus, key, max_length - 3, short_sequence_probability)
-        for document in range(corpus.num_documents):
-            planner.plan_document(document)
-        columns = planner.columns
-    else:
-        columns = _plan_stretches(corpus, key, max_length - 2, short_sequence_probability)
-    return _to_plan(corpus, columns)
+    items, passes = visits(documents.bounds, documents.weights, seed, epoch)
+    planner = (_PairPlanner if recipe.nsp else _StretchPlanner)(documents, key, recipe)
+    for start in range(0, len(items), BLOCK_DOCUMENTS):
+        block = slice(start, start + BLOCK_DOCUMENTS)
+        for document, number in zip(items[block].tolist(), passes[block].tolist(), strict=True):
+            planner.plan_document(document, number)
+        planner.rows.pack()
+    return planner.rows.plan(documents)
 
 
-Columns = tuple[list[int], list[int], list[int], list[int], list[bool]]
-"""Starts of A, tokens of A, starts of B, tokens of B, is random."""
-
-
-def _to_plan(corpus: Corpus, columns: Columns) -> InstancePlan:
-    starts_a, lengths_a, starts_b, lengths_b, is_random = columns
-    return InstancePlan(
-        ids=corpus.ids,
-        starts_a=np.array(starts_a, dtype=np.int64),
-        lengths_a=np.array(lengths_a, dtype=np.int32),
-        starts_b=np.array(starts_b, dtype=np.int64),
-        lengths_b=np.array(lengths_b, dtype=np.int32),
-        is_random_next=np.array(is_random, dtype=bool),
-        cls_id=corpus.cls_id,
-        sep_id=corpus.sep_id,
+def join_plans(plans: Sequence[InstancePlan]) -> InstancePlan:
+    """The instances of several plans over the same documents, one plan after another."""
+    return replace(
+        plans[0],
+        starts_a=np.concatenate([plan.starts_a for plan in plans]),
+        lengths_a=np.concatenate([plan.lengths_a for plan in plans]),
+        starts_b=np.concatenate([plan.starts_b for plan in plans]),
+        lengths_b=np.concatenate([plan.lengths_b for plan in plans]),
+        is_random_next=np.concatenate([plan.is_random_next for plan in plans]),
     )
+
+
+class _Rows:
+    """Instances as they are found: Python numbers, packed into arrays block by block so that memory stays small."""
+
+    def __init__(self) -> None:
+        self.starts_a: list[int] = []
+        self.lengths_a: list[int] = []
+        self.starts_b: list[int] = []
+        self.lengths_b: list[int] = []
+        self.is_random: list[bool] = []
+        self._packed: list[tuple[np.ndarray, ...]] = []
+
+    def pack(self) -> None:
+        """Turn what has been found since the last call into arrays."""
+        self._packed.append(
+            (
+                np.array(self.starts_a, dtype=np.int64),
+                np.array(self.lengths_a, dtype=np.int32),
+                np.array(self.starts_b, dtype=np.int64),
+                np.array(self.lengths_b, dtype=np.int32),
+                np.array(self.is_random, dtype=bool),
+            )
+        )
+        for column in (self.starts_a, self.lengths_a, self.starts_b, self.lengths_b, self.is_random):
+            column.clear()
+
+    def plan(self, documents: Documents) -> InstancePlan:
+        """All that has been packed."""
+        starts_a, lengths_a, starts_b, lengths_b, is_random = map(np.concatenate, zip(*self._packed, strict=True))
+        return InstancePlan(
+            documents.ids, starts_a, lengths_a, starts_b, lengths_b, is_random, documents.cls_id, documents.sep_id
+        )
 
 
 class _Stream:
@@ -175,26 +214,32 @@ def _target_length(stream: _Stream, room: int, short_probability: float) -> int:
 class _PairPlanner:
     """Google's algorithm on sentence offsets. Offsets are absolute, so a run of sentences is one token range."""
 
-    def __init__(self, corpus: Corpus, key: int, room: int, short_probability: float) -> None:
-        self._offsets: list[int] = corpus.sentence_offsets.tolist()
-        self._documents: list[int] = corpus.document_offsets.tolist()
+    def __init__(self, documents: Documents, key: int, recipe: Recipe) -> None:
+        self.rows = _Rows()
+        self._offsets: list[int] = documents.sentence_offsets.tolist()
+        self._firsts: list[int] = documents.firsts.tolist()
+        self._stops: list[int] = documents.stops.tolist()
         self._key = key
-        self._room = room
-        self._short_probability = short_probability
-        self.columns: Columns = ([], [], [], [], [])
+        self._room = recipe.max_length - 3
+        self._short_probability = recipe.short_probability
+        self._alone = recipe.alone
 
-    def plan_document(self, document: int) -> None:
-        """Append the instances whose A comes from this document."""
-        stream = _Stream(self._key, document)
+    def plan_document(self, document: int, number: int) -> None:
+        """Append the instances whose A comes from this document, in its pass number `number` of the epoch."""
+        stream = _Stream(self._key, number << PASS_SHIFT | document)
         target = _target_length(stream, self._room, self._short_probability)
         offsets = self._offsets
-        first, stop = self._documents[document], self._documents[document + 1]
+        first, stop = self._firsts[document], self._stops[document]
         while first < stop:
             full = offsets[first] + target
             last = first + 1
             while last < stop and offsets[last] < full:
                 last += 1
             num_sentences = last - first
+            if num_sentences == 1 and self._alone:
+                self._add_alone(stream, offsets[first], offsets[last])
+                first = last
+                continue
             split = first + 1 + (stream.below(num_sentences - 1) if num_sentences > 1 else 0)
             if num_sentences == 1 or stream.word() & 1:
                 start_b, end_b = self._random_text(stream, document, target - (offsets[split] - offsets[first]))
@@ -206,9 +251,9 @@ class _PairPlanner:
 
     def _random_text(self, stream: _Stream, document: int, target: int) -> tuple[int, int]:
         """Token range of sentences of a random other document: from a random sentence on, to `target` tokens or its end."""
-        other = stream.below(len(self._documents) - 2)
+        other = stream.below(len(self._firsts) - 1)
         other += other >= document
-        first, stop = self._documents[other], self._documents[other + 1]
+        first, stop = self._firsts[other], self._stops[other]
         first += stream.below(stop - first)
         offsets = self._offsets
         full = offsets[first] + target
@@ -228,24 +273,42 @@ class _PairPlanner:
             if kept_b < length_b:
                 start_b += stream.heads(length_b - kept_b)
                 length_b = kept_b
-        starts_a, lengths_a, starts_b, lengths_b, randoms = self.columns
-        starts_a.append(start_a)
-        lengths_a.append(length_a)
-        starts_b.append(start_b)
-        lengths_b.append(length_b)
-        randoms.append(is_random)
+        self._append(start_a, length_a, start_b, length_b, is_random)
+
+    def _add_alone(self, stream: _Stream, start: int, end: int) -> None:
+        """Append one sentence as [CLS] A [SEP], cut to its room, which has one place more than that of a pair."""
+        surplus = max(0, end - start - self._room - 1)
+        self._append(start + stream.heads(surplus), end - start - surplus, 0, 0, False)
+
+    def _append(self, start_a: int, length_a: int, start_b: int, length_b: int, is_random: bool) -> None:
+        rows = self.rows
+        rows.starts_a.append(start_a)
+        rows.lengths_a.append(length_a)
+        rows.starts_b.append(start_b)
+        rows.lengths_b.append(length_b)
+        rows.is_random.append(is_random)
 
 
-def _plan_stretches(corpus: Corpus, key: int, room: int, short_probability: float) -> Columns:
+class _StretchPlanner:
     """Stretches of the target length; the last one of a document is what is left."""
-    bounds: Sequence[int] = corpus.sentence_offsets[corpus.document_offsets].tolist()
-    starts: list[int] = []
-    lengths: list[int] = []
-    for document in range(corpus.num_documents):
-        target = _target_length(_Stream(key, document), room, short_probability)
-        end = bounds[document + 1]
-        for start in range(bounds[document], end, target):
-            starts.append(start)
-            lengths.append(min(target, end - start))
-    empty = [0] * len(starts)
-    return starts, lengths, empty, empty, [False] * len(starts)
+
+    def __init__(self, documents: Documents, key: int, recipe: Recipe) -> None:
+        self.rows = _Rows()
+        self._starts: list[int] = documents.sentence_offsets[documents.firsts].tolist()
+        self._ends: list[int] = documents.sentence_offsets[documents.stops].tolist()
+        self._key = key
+        self._room = recipe.max_length - 2
+        self._short_probability = recipe.short_probability
+
+    def plan_document(self, document: int, number: int) -> None:
+        """Append the stretches of this document, in its pass number `number` of the epoch."""
+        rows, end = self.rows, self._ends[document]
+        target = _target_length(
+            _Stream(self._key, number << PASS_SHIFT | document), self._room, self._short_probability
+        )
+        for start in range(self._starts[document], end, target):
+            rows.starts_a.append(start)
+            rows.lengths_a.append(min(target, end - start))
+            rows.starts_b.append(0)
+            rows.lengths_b.append(0)
+            rows.is_random.append(False)

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     INSTANCES = 3
     MASKING = 4
     MIXING = 5
+    CORPORA = 6
+    PACKING = 7
 
 
 def philox_words(count: int, seed: int, purpose: Purpose, epoch: int = 0) -> np.ndarray:

@@ -111,6 +111,33 @@ class Corpus:
         return len(self.ids)
 
 
+class Instances:
+    """Ready pre-training instances end to end, without padding."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.fingerprint: str = manifest["fingerprint"]
+        self.longest: int = manifest["longest"]
+        """Tokens of the longest instance."""
+        self.ids: np.ndarray = map_npy(path / "ids.npy")
+        """Token ids as the model gets them, uint16 or uint32 [tokens]."""
+        self.types: np.ndarray = map_npy(path / "types.npy")
+        """Token types, uint8 [tokens]."""
+        self.offsets: np.ndarray = map_npy(path / "offsets.npy")
+        """Where instances start: int64 [instances + 1]."""
+        self.positions: np.ndarray = map_npy(path / "positions.npy")
+        """Predicted positions within their instance, uint16 [predictions]."""
+        self.labels: np.ndarray = map_npy(path / "labels.npy")
+        """True ids there, uint16 or uint32 [predictions]."""
+        self.prediction_offsets: np.ndarray = map_npy(path / "prediction_offsets.npy")
+        """Where the predictions of instances start: int64 [instances + 1]."""
+        self.is_random_next: np.ndarray = map_npy(path / "next.npy")
+        """1 where the second part does not follow the first: uint8 [instances]."""
+
+    def __len__(self) -> int:
+        return len(self.is_random_next)
+
+
 def open_texts(path: Path) -> Texts:
     """Open a cache entry of texts; raises DataError when it is missing, damaged or of another kind."""
     return Texts(Path(path), read_manifest(Path(path), "texts"))
@@ -119,6 +146,11 @@ def open_texts(path: Path) -> Texts:
 def open_corpus(path: Path) -> Corpus:
     """Open a cache entry of a corpus; raises DataError when it is missing, damaged or of another kind."""
     return Corpus(Path(path), read_manifest(Path(path), "corpus"))
+
+
+def open_instances(path: Path) -> Instances:
+    """Open a cache entry of ready instances; raises DataError when it is missing, damaged or of another kind."""
+    return Instances(Path(path), read_manifest(Path(path), "instances"))
 
 
 def read_manifest(path: Path, kind: str) -> dict[str, Any]:

@@ -64,27 +64,49 @@ def predict_rows(
     stop_requested: Callable[[], bool],
 ) -> Predictions:
     """Class probabilities of all rows. Raises StopAgreed on all ranks when one of them was asked to stop."""
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = predict_batch(model, [encoder(int(row)) for row in rows[batch]], policy)
+        return logits
+
     lengths = encoder.lengths()[rows]
-    logits_NC = np.zeros((len(rows), num_classes))
+    logits_NC = over_ranks(model, lengths, num_classes, compute, ranks, recorder, split, stop_requested)
+    return Predictions(rows, softmax(logits_NC))
+
+
+def over_ranks(
+    model: nn.Layer,
+    lengths: np.ndarray,
+    width: int,
+    compute: Callable[[np.ndarray], np.ndarray],
+    ranks: Ranks,
+    recorder: Listener,
+    split: str,
+    stop_requested: Callable[[], bool],
+) -> np.ndarray:
+    """[N, width] float64, the same on every rank: what `compute` says of every item of a batch (numbers of items, of `lengths` [N]
+    tokens), each item computed once by some rank, without dropout. Raises StopAgreed on all ranks when one of them was asked to stop.
+    """
+    found = np.zeros((len(lengths), width))
     done = 0
     was_training = model.training
     model.eval()
     try:
-        for batch in make_batches(rows, lengths, ranks.world_size)[ranks.rank]:
+        for batch in make_batches(np.arange(len(lengths)), lengths, ranks.world_size)[ranks.rank]:
             if len(batch):
-                logits_NC[batch] = predict_batch(model, [encoder(int(row)) for row in rows[batch]], policy)
+                found[batch] = compute(batch)
             recorder.beat()
             finished, stop = ranks.sum([len(batch), stop_requested()])
             if stop:
                 raise StopAgreed
             done += int(finished)
             if ranks.rank == 0:
-                recorder.record("eval_progress", stage=recorder.stage, split=split, done=done, total=len(rows))
+                recorder.record("eval_progress", stage=recorder.stage, split=split, done=done, total=len(lengths))
     finally:
         if was_training:
             model.train()
-    summed = ranks.sum(logits_NC.reshape(-1)).reshape(logits_NC.shape)
-    return Predictions(rows, softmax(summed))
+    summed: np.ndarray = ranks.sum(found.reshape(-1)).reshape(found.shape)
+    return summed
 
 
 @paddle.no_grad()

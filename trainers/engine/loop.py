@@ -56,6 +56,16 @@ class Evaluator:
 
 
 @dataclass(frozen=True)
+class Publisher:
+    """Which steps' weights are kept as models, and how one is written."""
+
+    every: int
+    """Optimizer steps between two models."""
+    write: Callable[[int, dict[str, np.ndarray]], None]
+    """Takes the step and the weights to keep; called on rank 0, and the others wait. Raises CannotWriteError."""
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a stage trains, made by the caller."""
 
@@ -112,6 +122,7 @@ class TrainingLoop:
         self.scaler = LossScaler(policy.scales_loss)
         self.window = Window(parts.task.terms, ranks)
         self.evaluator: Evaluator | None = None
+        self.publisher: Publisher | None = None
         self._grad_norm = 0.0
         self._saved_step = -1
         self._next_progress_s = 0.0
@@ -130,6 +141,7 @@ class TrainingLoop:
         while self.progress.step < self.total_steps and not self.progress.early_stopped:
             self._step()
             self._log()
+            self._publish()  # before the checkpoint of the same step: whatever is resumed, no model of an earlier step is missing
             due = self.progress.step % self.train.checkpoint_every == 0 or self.progress.step == self.total_steps
             self._evaluate_and_save(due)
         self._save()
@@ -257,7 +269,24 @@ class TrainingLoop:
             "time_s": seconds,
         }
 
-    # Evaluation and checkpoints -------------------------------------------------------------------------------------
+    # Models, evaluation and checkpoints -----------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights as they are now, float32; the averaged ones with EMA."""
+        weights = {name: parameter.astype("float32").numpy() for name, parameter in self.parameters.items()}
+        if self.parts.average is not None:
+            weights |= {name: average.numpy() for name, average in self.parts.average.averages.items()}
+        return weights
+
+    def _publish(self) -> None:
+        publisher, step = self.publisher, self.progress.step
+        if publisher is None or step % publisher.every:
+            return
+        started = time.monotonic()
+        self.recorder.enter("save")
+        weights = self.weights() if self.ranks.rank == 0 else {}
+        self.ranks.on_first(lambda: publisher.write(step, weights), self.recorder.beat)
+        self.window.exclude(time.monotonic() - started)
 
     def _evaluate_and_save(self, due: bool) -> None:
         evaluator, step = self.evaluator, self.progress.step

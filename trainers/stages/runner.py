@@ -20,7 +20,7 @@ from trainers.engine.board import write_board
 from trainers.engine.checkpoint import CheckpointStore, Snapshot, newest_intact
 from trainers.engine.files import replace_json, sweep_partial
 from trainers.engine.flops import device_peak, training_flops
-from trainers.engine.loop import Parts, TrainingLoop
+from trainers.engine.loop import Parts, Publisher, TrainingLoop
 from trainers.engine.metrics_log import StepLog
 from trainers.engine.progress import Progress
 from trainers.engine.ranks import wrap_model, wrap_optimizer
@@ -117,12 +117,9 @@ class StageRunner:
 
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
-        single = not isinstance(self.stage, MultitaskStage)  # a multi-task stage holds its data sections itself
-        subset = self.run_.config.stage_data(self.name).subset.model_dump(mode="json") if single else None
         parts = {
             "stage": self.stage.model_dump(mode="json"),
             "data": self.facts["data_fingerprint"],
-            "subset": subset,
             "seed": self.run_.config.seed,
             "init": self.run_.config.stage_init(self.name),
             "model": self.run_.prepared["model"]["fingerprint"],
@@ -134,7 +131,8 @@ class StageRunner:
         run = self.run_
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store.sweep()
-        sweep_partial(self.directory)
+        for folder in (self.directory, self.directory / "models"):
+            sweep_partial(folder)
         if run.resume_from is not None and run.resume_from.parent.parent == self.directory:
             return self.store.read(int(run.resume_from.name.removeprefix("step-"))).step
         snapshot, problems = newest_intact(self.store)
@@ -220,7 +218,17 @@ class StageRunner:
             extra_state=lambda: {"fingerprint": self.fingerprint(), "seconds": seconds()},
         )
         loop.evaluator = self.work.make_evaluator(parts, progress)
+        if isinstance(self.stage, PretrainStage) and self.stage.save_model_every is not None:
+            loop.publisher = Publisher(
+                self.stage.save_model_every, lambda step, arrays: self._publish(config, step, arrays)
+            )
         return loop
+
+    def _publish(self, config: BertConfig, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write the model of a step. Other stages and runs read it by this name."""
+        target = self.directory / "models" / f"step-{step:08d}"
+        self.work.save_model(target, arrays, config)
+        self.run_.recorder.message(f"{self.name}: model of step {step} in {target}")
 
     # The result -----------------------------------------------------------------------------------------------------
 
@@ -230,10 +238,7 @@ class StageRunner:
         if best is not None and best != loop.progress.step:
             tensors = self.store.read(best).tensors
             return {**tensors["model"], **tensors[kind]}
-        arrays = {name: parameter.astype("float32").numpy() for name, parameter in loop.parameters.items()}
-        if loop.parts.average is not None:
-            arrays |= {name: average.numpy() for name, average in loop.parts.average.averages.items()}
-        return arrays
+        return loop.weights()
 
     def _finish(self, loop: TrainingLoop, config: BertConfig, seconds: float) -> None:
         run, progress = self.run_, loop.progress

@@ -70,7 +70,7 @@ x.yaml:1: name: 'my run' is not allowed; allowed: a name of 1 to 64 letters, dig
 with a letter or digit
 x.yaml:3: sed: unknown key; did you mean 'seed'?
 x.yaml:5: data.dataset: 'tre'; allowed: one of trec, imdb, ag_news, yahoo, dbpedia, yelp_polarity, \
-yelp_full, sogou, sogou_pinyin, python_docs, tsv, csv, jsonl, text; did you mean 'trec'?
+yelp_full, sogou, sogou_pinyin, python_docs, tsv, csv, jsonl, text, bert_instances; did you mean 'trec'?
 x.yaml:6: data.validation: 1.5; allowed: a number of at least 0 and below 1, or a whole number of at least 1
 x.yaml:10: stages.pretrain.max_steps: give epochs (3) or max_steps (100), not both
 x.yaml:11: stages.pretrain.learning_rate: unknown key; did you mean 'lr'?

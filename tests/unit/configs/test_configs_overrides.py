@@ -152,7 +152,7 @@ def test_epochs_and_max_steps_replace_each_other_across_layers(path: Path, monke
         ("seed=null", "seed: empty (null); allowed: a whole number of at least 0 and below 2147483648"),
         ("data.dataset=tre",
          "data.dataset: 'tre'; allowed: one of trec, imdb, ag_news, yahoo, dbpedia, yelp_polarity, yelp_full, sogou, "
-         "sogou_pinyin, python_docs, tsv, csv, jsonl, text; "
+         "sogou_pinyin, python_docs, tsv, csv, jsonl, text, bert_instances; "
          "did you mean 'trec'?"),
         ("pretrain.max_steps=10", "stages.pretrain.warmup: 10 steps must be below max_steps 10"),
         ("stages.*.truncation.tail=1",

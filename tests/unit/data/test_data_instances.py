@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,14 +12,15 @@ import pytest
 
 from configs.errors import DataError
 from tests.unit.data.helpers import make_corpus, random_corpus
-from trainers.data.instances import InstancePlan, plan_epoch
+from trainers.data.documents import join_corpora
+from trainers.data.instances import NO_NEXT, InstancePlan, Recipe, plan_epoch
 from trainers.data.store import Corpus
 
 
 def plan(
     corpus: Corpus, *, seed: int = 1, epoch: int = 0, max_length: int = 128, short: float = 0.1, nsp: bool = True
 ) -> InstancePlan:
-    return plan_epoch(corpus, seed=seed, epoch=epoch, max_length=max_length, short_sequence_probability=short, nsp=nsp)
+    return plan_epoch(join_corpora([corpus], [1.0]), Recipe(max_length, short, nsp, alone=False), seed, epoch)
 
 
 def bounds(corpus: Corpus) -> list[tuple[int, int]]:
@@ -148,7 +151,7 @@ def test_without_nsp_every_token_is_in_one_contiguous_stretch(uneven: Corpus) ->
     assert full.lengths.tolist() == expected
     ids, types, label = full.instance(0)
     assert ids.tolist() == [uneven.cls_id, *uneven.ids[: full.lengths_a[0]].tolist(), uneven.sep_id]
-    assert (int(types.max()), label) == (0, 0)
+    assert (int(types.max()), label) == (0, NO_NEXT)
 
 
 def test_plans_depend_on_seed_and_epoch_only(uneven: Corpus) -> None:
@@ -176,3 +179,49 @@ def test_random_parts_need_a_second_document(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 document in the corpus"):
         plan(corpus)
     assert len(plan(corpus, nsp=False)) == 1
+
+
+Outcome = tuple[tuple[str, str, bool], ...]
+"""The (A, B, is random) of a document's instances, in order."""
+
+
+def outcomes(sentences: str, other: str) -> dict[Outcome, Fraction]:
+    """Every way in which Google's recipe can cut a document of one-letter sentences that fits one sequence, with its probability."""
+    if not sentences:
+        return {(): Fraction(1)}
+    found: dict[Outcome, Fraction] = {}
+    splits = range(1, len(sentences)) if len(sentences) > 1 else [1]
+    for split in splits:
+        a, rest = sentences[:split], sentences[split:]
+        share = Fraction(1, len(splits))
+        chance_random = Fraction(1, 2) if rest else Fraction(1)
+        if rest:
+            found[((a, rest, False),)] = share * (1 - chance_random)
+        for start in range(len(other)):  # B: the other document from a random sentence on; what A left is put back
+            for later, probability in outcomes(rest, other).items():
+                outcome = ((a, other[start:], True), *later)
+                weight = share * chance_random * probability / len(other)
+                found[outcome] = found.get(outcome, Fraction(0)) + weight
+    return found
+
+
+@pytest.mark.parametrize(("own", "other"), [("abc", "xy"), ("abcd", "x"), ("a", "xyz")])
+def test_a_small_document_is_cut_in_every_way_as_often_as_the_recipe_says(tmp_path: Path, own: str, other: str) -> None:
+    corpus = make_corpus(tmp_path, [list(own), list(other)], [*own, *other])
+    letter = dict(zip(corpus.ids.tolist(), own + other, strict=True))
+    expected, epochs = outcomes(own, other), 3000
+    assert sum(expected.values()) == 1
+    seen: Counter[Outcome] = Counter()
+    for epoch in range(epochs):
+        result = plan(corpus, epoch=epoch, short=0.0)
+        rows = zip(
+            *(getattr(result, name).tolist() for name in ("starts_a", "lengths_a", "starts_b", "lengths_b")),
+            result.is_random_next.tolist(),
+            strict=True,
+        )
+        read = lambda start, length: "".join(letter[each] for each in corpus.ids[start : start + length].tolist())  # noqa: E731
+        seen[tuple((read(a, n), read(b, m), random) for a, n, b, m, random in rows if a < len(own))] += 1
+    assert set(seen) <= set(expected)
+    for outcome, probability in expected.items():
+        p = float(probability)
+        assert abs(seen[outcome] - epochs * p) <= 4.5 * (epochs * p * (1 - p)) ** 0.5, (outcome, seen[outcome], p)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.unit.data.test_model_store import make_model
-from trainers.data.instances import plan_epoch
+from trainers.data.documents import join_corpora
+from trainers.data.instances import Recipe, plan_epoch
 from trainers.data.store import open_corpus, open_texts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,8 +66,8 @@ def test_a_run_directory_gets_prepared_json(work: Path) -> None:
     assert finetune["mean_tokens"] == 16  # every row is longer than 14 tokens
     assert finetune["num_tokens"] == 40 * 16
     pretrain = prepared["stages"]["pretrain"]
-    corpus = open_corpus(Path(pretrain["splits"]["corpus"]))
-    plan = plan_epoch(corpus, seed=42, epoch=0, max_length=32, short_sequence_probability=0.1, nsp=True)
+    corpus = open_corpus(Path(pretrain["corpora"][0]["entry"]))
+    plan = plan_epoch(join_corpora([corpus], [1.0]), Recipe(32, 0.1, nsp=True, alone=False), seed=42, epoch=0)
     assert pretrain["num_examples"] == len(plan)
     assert pretrain["num_tokens"] == int(np.sum(plan.lengths))
     assert pretrain["label_names"] is None
@@ -95,7 +96,7 @@ def test_overrides_subsets_and_stages_with_their_own_data(work: Path) -> None:
     assert code == 0
     stages = records[-1]["summary"]["stages"]
     assert [stages["finetune"][key] for key in ("num_examples", "num_validation", "num_test")] == [15, 5, 4]
-    assert open_corpus(Path(stages["pretrain"]["splits"]["corpus"])).num_documents == 20
+    assert open_corpus(Path(stages["pretrain"]["corpora"][0]["entry"])).num_documents == 20
     # the cache holds whole texts: another length or subset needs no new entry
     before = set((work / "cache" / "tokens").iterdir())
     assert (
@@ -187,7 +188,8 @@ def test_documents_of_one_sentence_are_warned_of(work: Path) -> None:
     assert code == 0
     warnings = [record["text"] for record in records if record["type"] == "message" and record["level"] == "warning"]
     assert warnings == [
-        "stages.pretrain: 3 of 3 documents are one sentence, which always gets a random second part; consider nsp: false"
+        "stages.pretrain: 3 of 3 documents are one sentence, which always gets a random second part; consider single_sentences: alone or "
+        "nsp: false"
     ]
 
 

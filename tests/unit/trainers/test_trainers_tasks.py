@@ -15,7 +15,8 @@ from tests.support.training import make_run
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from configs.schema import FinetuneStage, PretrainStage, Truncation  # noqa: E402
-from trainers.data.store import open_corpus, open_texts  # noqa: E402
+from trainers.data.pretraining import open_sources  # noqa: E402
+from trainers.data.store import open_texts  # noqa: E402
 from trainers.data.vocabulary import load_vocabulary  # noqa: E402
 from trainers.model.folder import build_model, load_folder, read_bert_config  # noqa: E402
 from trainers.tasks.finetune import FinetuneTask, TextEncoder  # noqa: E402
@@ -57,8 +58,9 @@ def finetune_task(folder: Path, batch: int = 6) -> FinetuneTask:
 
 
 def pretrain_task(folder: Path, stage: PretrainStage = PRETRAIN) -> PretrainTask:
-    corpus = open_corpus(Path(read_prepared(folder / "run")["stages"]["pretrain"]["splits"]["corpus"]))
-    return PretrainTask(corpus, load_vocabulary(folder / "bert" / "vocab.txt"), stage, 3, per_sequence_noise=True)
+    corpora = read_prepared(folder / "run")["stages"]["pretrain"]["corpora"]
+    sources = open_sources("pretrain", stage, corpora, load_vocabulary(folder / "bert" / "vocab.txt"), 3)
+    return PretrainTask(sources.training, stage.nsp, stage.batch, 3, per_sequence_noise=True)
 
 
 def loaded(folder: Path, stage: Any) -> Any:

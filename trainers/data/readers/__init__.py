@@ -6,6 +6,7 @@ from configs.errors import DataError
 from configs.schema import DataConfig
 from trainers.data.download import Fetch
 from trainers.data.readers.base import Dataset
+from trainers.data.readers.bert_instances import open_bert_instances
 from trainers.data.readers.corpus import open_text_corpus
 from trainers.data.readers.imdb import open_imdb
 from trainers.data.readers.python_docs import open_python_docs
@@ -33,6 +34,5 @@ def _open(data: DataConfig, fetch: Fetch) -> Dataset:
         return open_zhang(data.dataset, data.path, fetch)
     if data.dataset == "python_docs":
         return open_python_docs(data.path)
-    if data.dataset == "text":
-        return open_text_corpus(data)
-    return open_table(data)
+    own_format = {"text": open_text_corpus, "bert_instances": open_bert_instances}
+    return own_format.get(data.dataset, open_table)(data)
