@@ -52,7 +52,9 @@ def prepare_pretraining(
     num_tokens = int(epoch.lengths.sum())
     for corpus in prepared:
         if corpus.entry is not None:
-            tell_skipped(f"stages.{name}: {corpus.facts['title']}", corpus.entry, corpus.entry.num_documents, say)
+            tell_skipped(
+                f"stages.{name}: {corpus.facts['title']} corpus", corpus.entry, corpus.entry.num_documents, say
+            )
     if isinstance(sources.training, CorpusSource) and stage.nsp:
         _warn_of_single_sentences(name, stage, sources.training.documents, say)
     return {

@@ -80,7 +80,11 @@ def test_without_corpora_the_data_section_is_the_corpus(tmp_path: Path) -> None:
         ),
         ({"corpora": [{"dataset": "text"}]}, None, "corpora[0].path: missing; dataset 'text' needs the file"),
         ({"corpora": "trec"}, None, "pretrain.corpora: 'trec' is text; allowed: a list of sections"),
-        ({}, {"dataset": "bert_instances"}, "data.path: missing; dataset 'bert_instances' needs the JSON file to read"),
+        (
+            {},
+            {"dataset": "bert_instances"},
+            "data.path: missing; dataset 'bert_instances' needs the file or folder to read",
+        ),
         ({"splits": []}, None, "pretrain.splits: name at least one split"),
     ],
 )

@@ -215,7 +215,7 @@ def test_bad_rows_are_skipped_counted_and_warned_of(work: Path) -> None:
         assert stages["messages"] == [
             f"stages.{where}: 2 of 52 rows are bad and skipped, the first: train.csv:52: column 'text' is empty; "
             "train.csv:53: 3 columns: 'one,two,three'; allowed: 2, as in the first row"
-            for where in ("pretrain: corpus", "finetune: train split")
+            for where in ("pretrain: csv corpus", "finetune: train split")
         ]
     code, records = run(work, "--config", str(work / "config.yaml"), "data.on_bad_row=skip")
     assert code == 65

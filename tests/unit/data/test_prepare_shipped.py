@@ -59,7 +59,7 @@ def test_it_can_be_prepared(path: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert set(summary["stages"]) == set(config.stages)
     for name, facts in summary["stages"].items():
         if facts["task"] == "pretrain":
-            assert open_corpus(Path(facts["splits"]["corpus"])).num_documents == facts["num_documents"] > 10
+            assert open_corpus(Path(facts["corpora"][0]["entry"])).num_documents == facts["num_documents"] > 10
             continue
         train = open_texts(Path(facts["splits"]["train"]))
         assert train.has_pairs == (dataset_of(path) == "yahoo")
