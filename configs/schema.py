@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.data import DATASETS, GENERIC_DATASETS, WITHOUT_UNSUP, Columns, DataConfig, Files, Subset
+from configs.inits import FORMS, MODEL, Init, parse_init
 from configs.section import (
     COLLECT_PROBLEMS,
     NAME_PATTERN,
@@ -53,7 +54,7 @@ __all__ = [
     "Truncation",
 ]
 
-RESERVED_STAGE_NAMES = ("model", "attempts", "errors")
+RESERVED_STAGE_NAMES = ("model", "attempts", "errors", "superseded")
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
@@ -121,9 +122,7 @@ class Config(Strict):
         for name, stage in self.stages.items():
             if name in RESERVED_STAGE_NAMES:
                 yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
-            if stage.init not in (None, "model", *earlier):
-                allowed = ", ".join(dict.fromkeys(["model", *earlier]))
-                yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
+            yield from self._init_problems(name, earlier)
             yield from self._data_problems(name)
             earlier.append(name)
 
@@ -149,11 +148,53 @@ class Config(Strict):
         """The data section that a stage uses: its own, else the top-level one."""
         return self.stages[name].data or self.data
 
+    def stage_seed(self, name: str) -> int:
+        """Seed of everything random in a stage: its own, else the run's."""
+        seed = self.stages[name].seed
+        return self.seed if seed is None else seed
+
     def stage_init(self, name: str) -> str:
-        """Where a stage's weights start: `model` or the name of an earlier stage."""
+        """Where a stage's weights start, as it is written (configs/inits.py), or the default."""
         stage = self.stages[name]
-        if stage.init is not None:
-            return stage.init
+        return stage.init or self._nearest_pretraining(name) or MODEL
+
+    def stage_start(self, name: str) -> Init:
+        """The same with STAGE@0 of this run followed to what that stage starts from."""
+        init = parse_init(self.stage_init(name)) or Init()
+        return self.stage_start(init.stage) if init.stage and init.run is None and init.step == 0 else init
+
+    def _nearest_pretraining(self, name: str) -> str | None:
         earlier = list(self.stages)[: list(self.stages).index(name)]
-        pretrained = [other for other in earlier if self.stages[other].task == "pretrain"]
-        return pretrained[-1] if pretrained else "model"
+        return next((other for other in reversed(earlier) if self.stages[other].task == "pretrain"), None)
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """The stages of a group, in order."""
+        return tuple(name for name, stage in self.stages.items() if stage.group == group)
+
+    def _init_problems(self, name: str, earlier: list[str]) -> Iterator[Problem]:
+        stage, keys = self.stages[name], (f"stages.{name}.init",)
+        if stage.init is None:
+            nearest = self._nearest_pretraining(name)
+            rivals = self.members(self.stages[nearest].group or "") if nearest else ()
+            if len(rivals) > 1:
+                message = f"missing; it could start from any of {_listed(rivals)}; name one of them, or model"
+                yield Problem(keys, message)
+            return
+        init = parse_init(stage.init)
+        if init is None:
+            yield Problem(keys, f"'{stage.init}' names no weights; allowed: {FORMS}")
+        elif init.run == self.name:
+            yield Problem(keys, f"'{init.run}' is this run; name its stage alone: {stage.init.partition('/')[2]}")
+        elif init.run is None and not init.is_model and init.stage not in earlier:
+            rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(str(init.stage))
+            if rivals:
+                message = f"'{init.stage}' stands for {len(rivals)} stages; name one of them: {_listed(rivals)}"
+            else:
+                allowed = _listed(tuple(dict.fromkeys([MODEL, *earlier])))
+                message = f"'{init.stage}' is no earlier stage; allowed: {allowed}"
+            yield Problem(keys, message)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """At most six names."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

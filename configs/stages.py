@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.data import DataConfig
-from configs.section import Fraction, PositiveInt, Problem, Strict, Text
+from configs.section import Fraction, PositiveInt, Problem, StageName, Strict, Text
 
 BlockList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 Warmup = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -31,8 +31,13 @@ class StageBase(Strict):
     """What every stage has: optimisation, batch, schedule and where its weights start."""
 
     init: Text | None = None
-    """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the
-    nearest earlier pre-training stage, else the model."""
+    """Where the weights start: `model` (the top-level model), an earlier STAGE, or RUN/STAGE of another run; each
+    also as it was at a step (STAGE@20000; @0: what that stage started from). Default: the nearest earlier
+    pre-training stage, else the model."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of everything random in this stage; default: the run's seed."""
+    group: StageName | None = None
+    """Stages with the same group are summed up together, as the members of a sweep are."""
     data: DataConfig | None = None
     """This stage's own data; default: the top-level data."""
     epochs: PositiveInt | None = None
