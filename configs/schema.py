@@ -119,7 +119,7 @@ class Config(Strict):
         if not self.stages:
             yield Problem(("stages",), "at least one stage is needed, such as finetune: {epochs: 4}")
         earlier: list[str] = []
-        for name, stage in self.stages.items():
+        for name in self.stages:
             if name in RESERVED_STAGE_NAMES:
                 yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
             yield from self._init_problems(name, earlier)
@@ -186,7 +186,9 @@ class Config(Strict):
         elif init.run == self.name:
             yield Problem(keys, f"'{init.run}' is this run; name its stage alone: {stage.init.partition('/')[2]}")
         elif init.run is None and not init.is_model and init.stage not in earlier:
-            rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(str(init.stage))
+            rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(
+                str(init.stage)
+            )
             if rivals:
                 message = f"'{init.stage}' stands for {len(rivals)} stages; name one of them: {_listed(rivals)}"
             else:

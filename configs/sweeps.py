@@ -91,7 +91,9 @@ def _faults(tree: Tree, name: str, swept: Mapping[str, tuple[Any, KeyPath]]) -> 
     faults = []
     for key, (values, place) in swept.items():
         if key in NOT_SWEPT or not _KEY.fullmatch(key):
-            faults.append(fault_at(tree, place, "cannot be swept; name a key of the stage, such as lr or truncation.head"))
+            faults.append(
+                fault_at(tree, place, "cannot be swept; name a key of the stage, such as lr or truncation.head")
+            )
         elif not isinstance(values, list) or not values:
             faults.append(fault_at(tree, place, "needs a list of values, such as [1, 2, 3]"))
         elif any(value in values[:index] for index, value in enumerate(values)):

@@ -48,11 +48,11 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, object]:
     held_out = 0 if "validation" in splits else data.validation
     if train_texts.labels is None:
         raise ConfigError("the train split has no labels")
-    train_rows, validation_rows = select_rows(train_texts.labels, held_out, data.subset.train, config.seed)
+    train_rows, validation_rows = select_rows(train_texts.labels, held_out, data.subset.train, config.stage_seed(name))
     if source == "train":
         rows = train_rows if arguments.split == "train" else validation_rows
     elif source == "test" and data.subset.test is not None:
-        rows = subset_rows(texts.labels, data.subset.test, config.seed)
+        rows = subset_rows(texts.labels, data.subset.test, config.stage_seed(name))
     if len(rows) == 0:
         raise ConfigError(f"stage '{name}' has no validation rows (data.validation: 0)", "choose --split test")
     majority = int(np.bincount(train_texts.labels[train_rows], minlength=len(classifier.label_names)).argmax())

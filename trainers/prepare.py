@@ -36,6 +36,7 @@ from trainers.data.tokenize import Tokenizer
 from trainers.data.truncate import pair_lengths
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
+from trainers.outside import prepare_starts
 
 MIN_SECONDS_BETWEEN_LINES = 0.2
 _HELD_OUT = ("test", "validation")
@@ -70,8 +71,11 @@ class Reporter:
         print(json.dumps(record), file=self._stream, flush=True)
 
 
-def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
-    """Make everything that `config` needs; returns what prepared.json holds. Raises UserErrors."""
+def prepare(config: Config, cache: Path, reporter: Reporter, run_dir: Path | None = None) -> dict[str, Any]:
+    """Make everything that `config` needs; returns what prepared.json holds. Raises UserErrors.
+
+    run_dir: the run, which must be known when stages start from weights of other runs.
+    """
     model = resolve_model(
         config.model,
         cache / "models",
@@ -79,6 +83,7 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     )
     limits = (model.config["max_position_embeddings"], model.config["num_hidden_layers"])
     check_fits_model(config, model.name, *limits)
+    starts = prepare_starts(config, run_dir, model)
     tokenizer = Tokenizer(load_vocabulary(model.vocab), model.lower_case)
 
     def fetch(dataset: str, name: str) -> Path:
@@ -91,9 +96,10 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     for name, stage in config.stages.items():
         data = config.stage_data(name)
         if isinstance(stage, PretrainStage):
-            stages[name] = _prepare_pretraining(name, stage, data, config.seed, datasets, reporter)
+            stages[name] = _prepare_pretraining(name, stage, data, config.stage_seed(name), datasets, reporter)
         else:
-            stages[name] = _prepare_finetuning(name, stage, data, config.seed, datasets)
+            stages[name] = _prepare_finetuning(name, stage, data, config.stage_seed(name), datasets)
+        stages[name]["start"] = starts[name]
         _check_warmup(name, stage, stages[name]["num_examples"])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
@@ -241,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = load_resolved(options.run_dir / "config.yaml")
         else:
             config = load_config(options.config, options.overrides).config
-        prepared = prepare(config, cache_root(), reporter)
+        prepared = prepare(config, cache_root(), reporter, options.run_dir)
         if options.run_dir is not None:
             write_prepared(options.run_dir, prepared)
     except UserError as error:

@@ -37,6 +37,8 @@ class StageView:
 
     name: str
     task: str = ""
+    group: str | None = None
+    """Stages of the same group are summed up where there is no room for all."""
     batch: str = ""
     """The batch arithmetic as one line."""
     status: StageStatus = "pending"
