@@ -43,11 +43,11 @@ def find_starts(config: Config, run_dir: Path, stages: tuple[str, ...], finished
 
 
 def _check_start(config: Config, run_dir: Path, name: str, start: Init) -> None:
-    if (run_dir / start.folder / "model.safetensors").is_file() and (
-        start.step or stage_result(run_dir, start.stage or "")
-    ):
+    """start: a stage of this run that is not made in this launch."""
+    done = stage_result(run_dir, str(start.stage)) is not None
+    if (done and start.step is None) or (start.step and (run_dir / start.folder / "model.safetensors").is_file()):
         return
-    if start.step is not None and stage_result(run_dir, start.stage or "") is not None:
+    if done:
         raise ConfigError(
             f"stages.{name}.init: stage '{start.stage}' is finished and kept no model at step {start.step}"
             f"{models_beside(run_dir / start.folder)}",

@@ -93,7 +93,7 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
     old = _old_config(run, resolved)
     stages = last_stages or continuation.choose_stages(config, request.stage)
     rerun = tuple(name for each in request.rerun for name in continuation.choose_stages(config, each, "--rerun"))
-    again = find_anew(run.path, old, config, rerun) if started and request.resume != "never" else ()
+    again = find_anew(run.path, old, config, rerun) if request.resume != "never" else ()
     finished = continuation.finished_stages(run.path, stages)
     finished = tuple(name for name in finished if name not in {each.stage for each in again})
     resume_from = ""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher import secrets
+from launcher.anew import describe
 from launcher.console import text
 from launcher.estimates import DiskEstimate, MemoryEstimate
 from launcher.plan import Plan, StagePlan
@@ -22,6 +23,9 @@ UNKNOWN = "known after prepare"
 def render(plan: Plan) -> RenderableType:
     """The whole page."""
     parts: list[RenderableType] = [_title(f"Plan of {plan.name}"), _pairs(_run_rows(plan))]
+    if plan.anew:
+        lines = describe(plan.anew, [stage.name for stage in plan.stages])
+        parts += [_title("Trained anew"), *(Padding(Text(line, style="yellow"), (0, 0, 0, 2)) for line in lines)]
     for stage in plan.stages:
         parts += [_title(f"Stage {stage.name}"), _pairs(_stage_rows(plan, stage))]
         if stage.rates:
