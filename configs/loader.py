@@ -66,6 +66,8 @@ def _repeat(tree: Tree, seeds: Sequence[int], folds: int | None) -> None:
         for owner in ((), *owners):
             if isinstance(value_at(tree.root, (*owner, "data")), dict):
                 tree.set((*owner, "data", "folds"), folds, source)
+                if tree.has((*owner, "data", "validation")):
+                    tree.remove((*owner, "data", "validation"))  # the fold holds the validation rows
         sweep_all(tree, "data.fold", range(folds), source)
 
 

@@ -6,7 +6,8 @@ stands for six stages, `finetune-init-pretrain-0-seed1` and so on. A member is n
 key's last part and the value, another `-` before a value that begins with a letter; signs that a stage's name cannot have become
 `-` (`lr3e-5`, `layer_decay0-95`). All members share a `group`, named after the stage, and are summed up together. Where
 `seed` or `data.fold` are swept beside other keys, each setting of those others is a group of its own, as its members
-are one experiment repeated.
+are one experiment repeated. A member whose `init` names another swept stage starts from that one's member with the
+same choices.
 """
 
 from __future__ import annotations
@@ -48,20 +49,37 @@ class Choice:
         return f"{key}-{text}" if text[:1].isalpha() else f"{key}{text}"
 
 
+Members = Mapping[str, tuple[Choice, ...]]
+
+
 def expand(tree: Tree) -> list[Fault]:
     """Replaces every stage that has a `sweep` by its members, in place; returns the error lines of those that cannot be."""
     stages = tree.root.get("stages")
     if not isinstance(stages, dict):
         return []
     faults: list[Fault] = []
+    expanded: dict[str, Members] = {}
     for name, stage in list(stages.items()):
         if isinstance(stage, dict) and SWEEP in stage:
             swept = dict(_flatten(stage.pop(SWEEP), ("stages", name, SWEEP), ""))
             found = _faults(tree, name, swept)
             faults += found
             if not found:
-                _replace(tree, name, {key: _choices(key, values, path) for key, (values, path) in swept.items()})
+                choices = {key: _choices(key, values, path) for key, (values, path) in swept.items()}
+                expanded[name] = _replace(tree, name, choices)
+    for members in expanded.values():
+        _pair(tree, members, expanded)
     return faults
+
+
+def _pair(tree: Tree, members: Members, expanded: Mapping[str, Members]) -> None:
+    """A member that starts from another sweep takes that sweep's member with the same choices: seed 1 goes on with seed 1."""
+    for name, choices in members.items():
+        place = ("stages", name, "init")
+        own = [(choice.key, choice.value) for choice in choices]
+        for other, theirs in expanded.get(str(value_at(tree.root, place)), {}).items():
+            if all((choice.key, choice.value) in own for choice in theirs):
+                tree.set(place, other, tree.source(place))
 
 
 def sweep_all(tree: Tree, key: str, values: Sequence[int], source: Source) -> None:
@@ -104,7 +122,7 @@ def _faults(tree: Tree, name: str, swept: Mapping[str, tuple[Any, KeyPath]]) -> 
     return faults
 
 
-def _replace(tree: Tree, base: str, swept: Mapping[str, Sequence[Choice]]) -> None:
+def _replace(tree: Tree, base: str, swept: Mapping[str, Sequence[Choice]]) -> Members:
     """Puts the members where the stage stood."""
     stages, path = tree.root["stages"], ("stages", base)
     if any(key.startswith("data.") for key in swept) and stages[base].get("data") is None and "data" in tree.root:
@@ -118,6 +136,7 @@ def _replace(tree: Tree, base: str, swept: Mapping[str, Sequence[Choice]]) -> No
     tree.root["stages"] = ordered
     for name, choices in members.items():
         _make_member(tree, path, ("stages", name), choices)
+    return members
 
 
 def _make_member(tree: Tree, base: KeyPath, member: KeyPath, choices: Sequence[Choice]) -> None:

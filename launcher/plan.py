@@ -14,6 +14,7 @@ from launcher import batches, estimates, secrets
 from launcher.anew import Anew
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
+from launcher.settings import repeated_groups
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
 from launcher.topology import Topology
 
@@ -103,6 +104,8 @@ class Plan:
     waits: tuple[Wait, ...]
     warnings: tuple[str, ...]
     anew: tuple[Anew, ...]
+    repeated: tuple[str, ...]
+    """The groups of stages that are one experiment repeated with other seeds or folds."""
     launch: LaunchSpec
 
     @property
@@ -172,6 +175,7 @@ def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> P
         waits=_waits(launch.bounds),
         warnings=(),
         anew=task.anew,
+        repeated=repeated_groups(config),
         launch=launch,
     )
     return replace(plan, warnings=_warnings(plan, topology))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from configs.schema import Config, PretrainStage
+from configs.sweeps import REPETITIONS
 
 NOT_SETTINGS = {"data", "seed", "group", "init", "save_model_every"}
 """Keys of a stage that are told in another way below, or leave its result as it is."""
@@ -26,6 +28,16 @@ def stage_settings(config: Config, name: str) -> dict[str, Any]:
         settings = {key: value for key, value in settings.items() if key not in UNSEEN_BY_PRETRAINING}
     settings |= {"init": str(config.stage_start(name)), "seed": config.stage_seed(name), "model": config.model}
     return settings | dict(_flatten({"amp": config.amp.model_dump(mode="json")}))
+
+
+def repeated_groups(config: Config) -> tuple[str, ...]:
+    """The groups whose members are one experiment repeated: they differ in nothing but the seed or the fold."""
+    kinds: dict[str, set[str]] = {}
+    for name, stage in config.stages.items():
+        if stage.group is not None:
+            same = {key: value for key, value in stage_settings(config, name).items() if key not in REPETITIONS}
+            kinds.setdefault(stage.group, set()).add(json.dumps(same, sort_keys=True))
+    return tuple(group for group, found in kinds.items() if len(found) == 1 and len(config.members(group)) > 1)
 
 
 def changes(old: Settings, config: Config, name: str) -> list[Change]:

@@ -153,7 +153,7 @@ def test_a_crash_between_two_moves_leaves_no_result_without_its_start(
 ) -> None:
     run = finished(tmp_path, *STAGES)
     found = find_anew(run, config(), config(changed(pretrain={"lr": 1e-4})))
-    moved = []
+    moved: list[str] = []
 
     def rename(source: Path, target: Path) -> None:
         if len(moved) == 2:
