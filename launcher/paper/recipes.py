@@ -96,8 +96,8 @@ def _table2() -> dict[str, Recipe]:
     for dataset in ("imdb", "sogou"):
         plain = {key: value for key, value in finetune(dataset, decay=1.0).items() if key != "truncation"}
         for key, (about, way) in ways.items():
-            about = f"{TITLES[dataset]}: {about}. Fine-tuning alone."
-            found[f"table2-{key}-{dataset}"] = Recipe(about, {"finetune": plain | way}, _model(dataset), dataset)
+            sentence = f"{TITLES[dataset]}: {about}. Fine-tuning alone."
+            found[f"table2-{key}-{dataset}"] = Recipe(sentence, {"finetune": plain | way}, _model(dataset), dataset)
     return found
 
 
@@ -152,7 +152,7 @@ def _table5() -> dict[str, Recipe]:
 
 def _table6() -> dict[str, Recipe]:
     # A frozen encoder needs a higher rate for the new head, as the paper's 2e-5 is for the encoder; it gives none.
-    features = {"classifier": "bilstm", "freeze": "encoder", "lr": 1e-3, "decay": 1.0}
+    features: dict[str, Any] = {"classifier": "bilstm", "freeze": "encoder", "lr": 1e-3, "decay": 1.0}
     frozen = "BERT as a frozen extractor of features under a biLSTM with self-attention"
     sogou = {"pretrain": pretrain(splits=["train"]), "finetune": finetune("sogou")}
     return {
