@@ -27,7 +27,11 @@ class RunReport:
     def rows(self) -> list[StageResult | Group]:
         """Stages alone and groups, in the order of the stages."""
         grouped = {member: group for group in self.groups for member in group.members}
-        return list(dict.fromkeys(grouped.get(result.stage, result) for result in self.results))
+        rows: dict[tuple[str, bool], StageResult | Group] = {}
+        for result in self.results:
+            group = grouped.get(result.stage)  # may have the name of a stage
+            rows.setdefault((group.name if group else result.stage, group is None), group or result)
+        return list(rows.values())
 
 
 def read_run(run: RunDirectory) -> RunReport:
