@@ -179,6 +179,14 @@ def _slug(value: Any) -> str:
     if isinstance(value, dict | list):
         return "-".join(map(_slug, value.values() if isinstance(value, dict) else value))
     if isinstance(value, float):
-        return re.sub(r"e[+]?(-?)0*", r"e\1", f"{value:.12g}").replace(".", "-")
+        return _number(value).replace(".", "-")
     word = {None: "none", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
     return re.sub(r"[^A-Za-z0-9_]+", "-", word).strip("-")
+
+
+def _number(value: float) -> str:
+    """As people write it: 0.95, 3e-5, 2e-4."""
+    if value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.12g}"
+    digits, exponent = f"{value:.11e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"

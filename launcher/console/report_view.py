@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from launcher.console import text
 from launcher.console.tables import Column
@@ -17,11 +18,27 @@ _WRITE: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("error_rate", lambda value: f"{value:.2f}"),
     ("loss", lambda value: f"{value:.4f}"),
 )
+_SPLITS = {"test": "test", "validation": "valid.", "": ""}
 COLUMNS = (
     Column("stage"),
     Column("split"),
     Column("n", right=True),
     *(Column(heading, right=True) for heading in ("acc. %", "F1 %", "error %", "loss", "time")),
+)
+
+
+class _Summary(NamedTuple):
+    label: str
+    pick: Callable[[Spread], float | None]
+    of_repetitions: bool
+    """It means something only where the same experiment was repeated."""
+
+
+_SUMMARIES = (
+    _Summary("mean", lambda spread: spread.mean, True),
+    _Summary("sd", lambda spread: spread.sd, True),
+    _Summary("min", lambda spread: spread.least, False),
+    _Summary("max", lambda spread: spread.greatest, False),
 )
 
 
@@ -42,49 +59,37 @@ def notes(reports: Sequence[RunReport]) -> list[str]:
     groups = [group for report in reports for group in report.groups if group.results]
     lines = []
     if any(group.repeated for group in groups):
-        lines.append("mean ± standard deviation (n - 1) over the members of a group")
+        lines.append("sd: standard deviation (n - 1) over the members of a group")
     if any(not group.repeated for group in groups):
         lines.append("no mean where the members of a group differ in more than seed or fold")
     if any(result.split == "validation" for report in reports for result in report.results):
-        lines.append("validation: the best evaluation on held-out training rows, which also chose the checkpoint")
+        lines.append("valid.: the best evaluation on held-out training rows, which also chose the checkpoint")
     return lines
 
 
 def _stage_row(result: StageResult, label: str) -> Row:
     figures = [_cell(result.figure(name), write) for name, write in _WRITE]
-    return (label, result.split, _count(result.figure("n")), *figures, text.duration(result.seconds))
+    return (label, _SPLITS[result.split], _count(result.figure("n")), *figures, text.duration(result.seconds))
 
 
 def _group_rows(group: Group, prefix: str) -> list[Row]:
     done, all_ = len(group.results), len(group.members)
     count = str(all_) if done == all_ else f"{done} of {all_}"
+    seconds = [result.seconds or 0.0 for result in group.results]
+    head = (f"{prefix}{group.name} ({count})", *[""] * (len(COLUMNS) - 2), text.duration(sum(seconds)))
     members = [_stage_row(result, f"  {group.label(result.stage)}") for result in group.results]
-    splits, seconds = {result.split for result in group.results}, [result.seconds or 0.0 for result in group.results]
-    counts = {result.figure("n") for result in group.results}
-    shared = (splits.pop() if len(splits) == 1 else "", _count(counts.pop() if len(counts) == 1 else None))
-    head = (f"{prefix}{group.name} ({count})", *shared, *_summary(group, _mean), text.duration(sum(seconds)))
-    ends = [(f"  {word}", "", "", *_summary(group, pick), "") for word, pick in (("min", _least), ("max", _greatest))]
-    return [head, *members, *(ends if done > 1 else [])]
+    summaries = [row for row in _SUMMARIES if group.repeated or not row.of_repetitions]
+    return [head, *members, *(_summary_row(group, row) for row in summaries if done > 1)]
 
 
-def _summary(group: Group, pick: Callable[[Group, Spread, Callable[[float], str]], str]) -> list[str]:
+def _summary_row(group: Group, row: _Summary) -> Row:
     found = [(group.spread(name), write) for name, write in _WRITE]
-    return ["-" if spread is None else pick(group, spread, write) for spread, write in found]
+    figures = [_cell(spread and row.pick(spread), write) for spread, write in found]
+    return (f"  {row.label}", "", "", *figures, "")
 
 
-def _mean(group: Group, found: Spread, write: Callable[[float], str]) -> str:
-    """Mean and deviation of an experiment that was repeated; between different settings there is no such thing."""
-    if not group.repeated:
-        return ""
+def _number(found: Spread, write: Callable[[float], str]) -> str:
     return write(found.mean) + (f" ± {write(found.sd)}" if found.sd is not None else "")
-
-
-def _least(group: Group, found: Spread, write: Callable[[float], str]) -> str:
-    return write(found.least)
-
-
-def _greatest(group: Group, found: Spread, write: Callable[[float], str]) -> str:
-    return write(found.greatest)
 
 
 def _cell(value: float | None, write: Callable[[float], str]) -> str:
@@ -102,6 +107,6 @@ def summary_line(group: Group, figures: Sequence[str] = ("accuracy", "macro-F1")
         found = group.spread(name)
         if found is None or label not in figures:
             continue
-        shown = _mean(group, found, write) or f"{write(found.least)} to {write(found.greatest)}"
+        shown = _number(found, write) if group.repeated else f"{write(found.least)} to {write(found.greatest)}"
         parts.append(f"{label} {shown} %")
     return ", ".join(parts)

@@ -20,7 +20,7 @@ FINETUNE: dict[str, Any] = {"task": "finetune", "max_steps": 16, "batch": 8, "lr
 
 
 def write_config(folder: Path, name: str, stages: dict[str, Any], **top: Any) -> str:
-    values = {"model": str(folder / "bert"), "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": 10}}
+    values: dict[str, Any] = {"model": str(folder / "bert"), "data": {"dataset": "tsv", "path": str(folder / "table"), "validation": 10}}
     values["data"]["files"] = {"train": "train.tsv", "test": "test.tsv"}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"name": name, **values, **top, "stages": stages}, sort_keys=False))
