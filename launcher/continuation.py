@@ -60,12 +60,14 @@ def _check_start(config: Config, run_dir: Path, name: str, start: Init) -> None:
 
 
 def choose_stages(config: Config, only: str | None, option: str = "--stage") -> tuple[str, ...]:
-    """All stages, or the one or the group that is named. Raises ConfigError for an unknown name."""
+    """All stages, or those that are named: one, a group, or all that a stage was swept to. Raises ConfigError for an unknown
+    name."""
     if only is None:
         return tuple(config.stages)
     if only in config.stages:
         return (only,)
-    if members := config.members(only):
+    swept = tuple(name for name, stage in config.stages.items() if stage.group and name.startswith(f"{only}-"))
+    if members := config.members(only) or swept:
         return members
     groups = dict.fromkeys(stage.group for stage in config.stages.values() if stage.group)
     names = ", ".join([*list(config.stages)[:12], *(["..."] if len(config.stages) > 12 else [])])

@@ -51,8 +51,10 @@ def changes(old: Settings, config: Config, name: str) -> list[Change]:
 
 def written_key(config: Config, name: str, key: str) -> str:
     """Where a setting stands in the config."""
-    stage, section = config.stages[name], key.partition(".")[0]
-    inherited = (section == "data" and stage.data is None) or (section == "seed" and stage.seed is None)
+    section = key.partition(".")[0]
+    inherited = (section == "data" and config.stage_data(name) is config.data) or (
+        section == "seed" and config.stages[name].seed is None
+    )
     return key if section in ("model", "amp") or inherited else f"stages.{name}.{key}"
 
 

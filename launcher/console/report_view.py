@@ -84,7 +84,7 @@ def _group_rows(group: Group, prefix: str) -> list[Row]:
 
 def _summary_row(group: Group, row: _Summary) -> Row:
     found = [(group.spread(name), write) for name, write in _WRITE]
-    figures = [_cell(spread and row.pick(spread), write) for spread, write in found]
+    figures = [_cell(None if spread is None else row.pick(spread), write) for spread, write in found]
     return (f"  {row.label}", "", "", *figures, "")
 
 

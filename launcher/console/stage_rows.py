@@ -91,7 +91,7 @@ def _line(row: Row, now: float, width: int, name_width: int, glyphs: Glyphs) -> 
     line = Table.grid(expand=True, padding=(0, 1))
     line.add_column(width=1)
     line.add_column(width=name_width, no_wrap=True, overflow="crop")
-    name = shortened(row.name, name_width, glyphs)
+    name = shortened(row.name, name_width, glyphs.ellipsis)
     if isinstance(row, StageView) and row.status == "running":
         line.add_column(ratio=1)
         line.add_column(justify="right", no_wrap=True)
@@ -105,12 +105,12 @@ def _line(row: Row, now: float, width: int, name_width: int, glyphs: Glyphs) -> 
     return line
 
 
-def shortened(name: str, width: int, glyphs: Glyphs) -> str:
+def shortened(name: str, width: int, ellipsis: str = Glyphs.ellipsis) -> str:
     """A name that is too long without its middle: what tells the members of a sweep apart stands at the end."""
     if len(name) <= width:
         return name
-    room = width - len(glyphs.ellipsis)
-    return name[: room // 3] + glyphs.ellipsis + name[len(name) - (room - room // 3) :]
+    room = width - len(ellipsis)
+    return name[: room // 3] + ellipsis + name[len(name) - (room - room // 3) :]
 
 
 def _bundle_text(bundle: Bundle) -> str:

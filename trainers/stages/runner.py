@@ -110,7 +110,7 @@ class StageRunner:
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
         parts = {
-            "stage": self.stage.model_dump(mode="json", exclude={"seed", "group", "init"}),
+            "stage": self.stage.model_dump(mode="json", exclude={"seed", "group", "init", "save_model_every"}),
             "data": self.facts["data_fingerprint"],
             "subset": self.run_.config.stage_data(self.name).subset.model_dump(mode="json"),
             "seed": self.seed,
