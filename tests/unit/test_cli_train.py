@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import Exit
 from launcher.model_facts import find_model
 from tests.cli_runs import ROOT, TIMEOUT_S, launcher, write_config
 
