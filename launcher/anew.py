@@ -124,10 +124,12 @@ def describe(anew: Sequence[Anew], launched: Sequence[str]) -> list[str]:
     """What is trained anew and why, one line per reason. `launched`: the stages of this launch."""
     by_reason: dict[tuple[str, ...], list[Anew]] = {}
     for each in anew:
-        by_reason.setdefault(each.reasons, []).append(each)
+        own_keys = tuple(reason.replace(f"stages.{each.stage}.", "") for reason in each.reasons)
+        by_reason.setdefault(own_keys, []).append(each)
     lines = []
-    for reasons, group in by_reason.items():
+    for own_keys, group in by_reason.items():
         names = [each.stage for each in group]
+        reasons = own_keys if len(group) > 1 else group[0].reasons
         why = "; ".join(reasons[:MAX_SHOWN]) + (
             f" and {len(reasons) - MAX_SHOWN} more" if len(reasons) > MAX_SHOWN else ""
         )

@@ -102,7 +102,7 @@ def test_a_changed_setting_trains_only_what_it_concerns_anew(folder: Path, first
     before = {stage: weights(run / stage) for stage in ("pretrain", "finetune-seed1", "finetune-seed2")}
     stamp = (run / "pretrain" / "done.json").stat().st_mtime_ns
     said = train(folder, config, "--seeds", "1,2", "finetune.max_steps=17")
-    assert "trained anew (stages.finetune-seed1.max_steps: 16 -> 17)" in said
+    assert "stages finetune-seed1, finetune-seed2: trained anew (max_steps: 16 -> 17)" in said
     assert (run / "pretrain" / "done.json").stat().st_mtime_ns == stamp
     assert (run / "superseded" / "finetune-seed1-001" / "model" / "model.safetensors").read_bytes() == before["finetune-seed1"]
     for seed in (1, 2):

@@ -172,4 +172,7 @@ def test_stages_with_the_same_reason_share_a_line() -> None:
     found = [Anew(f"s{n}", ("starts from pretrain",), f"superseded/s{n}-001") for n in range(30)]
     (line,) = describe(found, ["s0"])
     assert line.startswith("stages s0, s1, s2, s3 and 26 more: trained anew (starts from pretrain)")
+    seeds = [Anew(f"s{n}", (f"stages.s{n}.lr: 1.0 -> 2.0",), f"superseded/s{n}-001") for n in (1, 2)]
+    assert describe(seeds, ["s1"])[0].startswith("stages s1, s2: trained anew (lr: 1.0 -> 2.0)")
+    assert "(stages.s1.lr: 1.0 -> 2.0)" in describe(seeds[:1], ["s1"])[0]
     assert "but not in this launch" in describe(found[:1], [])[0]
