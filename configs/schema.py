@@ -185,6 +185,8 @@ class Config(Strict):
             yield Problem(keys, f"'{stage.init}' names no weights; allowed: {FORMS}")
         elif init.run == self.name:
             yield Problem(keys, f"'{init.run}' is this run; name its stage alone: {stage.init.partition('/')[2]}")
+        elif init.run is None and init.stage is not None and init.stage in earlier:
+            yield from self._step_problems(name, init.stage, init.step)
         elif init.run is None and not init.is_model and init.stage not in earlier:
             rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(
                 str(init.stage)
@@ -195,6 +197,17 @@ class Config(Strict):
                 allowed = _listed(tuple(dict.fromkeys([MODEL, *earlier])))
                 message = f"'{init.stage}' is no earlier stage; allowed: {allowed}"
             yield Problem(keys, message)
+
+    def _step_problems(self, name: str, source: str, step: int | None) -> Iterator[Problem]:
+        """What keeps an intermediate model of a stage of this run from being there when it is needed."""
+        stage, key = self.stages[source], f"stages.{name}.init"
+        if not step:
+            return
+        if not isinstance(stage, PretrainStage):
+            yield Problem((key,), f"stage '{source}' keeps no models of single steps; only pre-training stages do")
+        elif stage.max_steps is not None and step > stage.max_steps:
+            message = f"step {step} lies beyond the end of stage '{source}' ({stage.max_steps} steps)"
+            yield Problem((key, f"stages.{source}.max_steps"), message)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -164,6 +164,20 @@ def test_what_init_may_not_say(load: Load, later: str, said: str) -> None:
     assert said.replace("lr1-0", "lr1").replace("lr2-0", "lr2") in error.value.message
 
 
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        ("p@10", "step 10 lies beyond the end of stage 'p' (9 steps)"),
+        ("c@1", "stage 'c' keeps no models of single steps; only pre-training stages do"),
+    ],
+)
+def test_a_step_that_there_will_never_be(load: Load, init: str, said: str) -> None:
+    stages = "  p: {task: pretrain, max_steps: 9}\n  c: {task: finetune, epochs: 1}\n"
+    with pytest.raises(ConfigError) as error:
+        load(f"{stages}  f: {{task: finetune, epochs: 1, init: {init}}}\n")
+    assert said in error.value.message
+
+
 def test_the_nearest_pretraining_must_be_a_single_one(load: Load) -> None:
     stages = "  pretrain: {max_steps: 9, sweep: {lr: [1.0, 2.0]}}\n  finetune: {epochs: 1}\n"
     with pytest.raises(
