@@ -152,7 +152,7 @@ def _problem_faults(tree: Tree, config: Config, replaced: set[KeyPath]) -> Itera
         newest = max((tree.source(key) for key in written), key=lambda source: source.line)
         blamed = tree.source(written[0])
         source = newest if newest.is_override else blamed
-        yield fault_at(tree, keys[0], problem.message, source)
+        yield fault_at(tree, keys[0], tree.in_written_names(problem.message, keys), source)
 
 
 def _problems(section: Strict, path: KeyPath) -> Iterator[tuple[KeyPath, Problem]]:

@@ -16,9 +16,17 @@ from typing import Any
 from configs import data, schema, section, stages
 from configs.fields import STAGE_CLASSES
 from configs.schema import RESERVED_STAGE_NAMES, STAGE_PATTERN, Config
+from configs.sweeps import SWEEP
 
 FILE = Path(__file__).with_name("schema.json")
 REFRESH = "python -m configs.json_schema"
+_SWEEP = {
+    "type": "object",
+    "description": "One stage per combination of these values, such as {seed: [1, 2, 3]} or {lr: [2e-5, 3e-5]}: keys of the "
+    "stage, dotted where they stand in a section (data.fold, truncation.head).",
+    "minProperties": 1,
+    "additionalProperties": {"type": ["array", "object"], "minItems": 1},
+}
 
 
 def render() -> str:
@@ -29,6 +37,8 @@ def render() -> str:
             if key in definition["properties"]:
                 definition["properties"][key].setdefault("description", text)
     _optional_task(result)
+    for stage in STAGE_CLASSES.values():
+        result["$defs"][stage.__name__]["properties"][SWEEP] = _SWEEP
     result = {"$schema": "http://json-schema.org/draft-07/schema#", **_without_titles(result)}
     result["title"] = "A run of the BERT4Doc launcher"
     return json.dumps(result, indent=2, ensure_ascii=False) + "\n"

@@ -3,8 +3,9 @@ it came from."""
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,8 @@ class Tree:
 
     root: dict[str, Any]
     sources: dict[KeyPath, Source] = field(default_factory=dict)
+    shown: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    """What errors call a path that a sweep has made: the path that the user wrote."""
 
     @classmethod
     def from_document(cls, document: Document, file: str) -> Tree:
@@ -91,6 +94,29 @@ class Tree:
         for known in [known for known in self.sources if known[: len(path)] == path]:
             del self.sources[known]
 
+    def copy(self, path: KeyPath, target: KeyPath) -> None:
+        """Copies a value and what is known of it to another path, whose parent is there."""
+        value_at(self.root, target[:-1])[target[-1]] = copy.deepcopy(value_at(self.root, path))
+        self.copy_sources(path, target)
+
+    def copy_sources(self, path: KeyPath, target: KeyPath) -> None:
+        """Makes the sources of a path, and of everything below it, those of another path as well."""
+        below = {known: source for known, source in self.sources.items() if known[: len(path)] == path}
+        self.sources |= {(*target, *known[len(path) :]): source for known, source in below.items()}
+
+    def as_written(self, path: KeyPath) -> KeyPath:
+        """The path that the user wrote for this one."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.shown:
+                return (*self.shown[path[:length]], *path[length:])
+        return path
+
+    def in_written_names(self, message: str, paths: Iterable[KeyPath]) -> str:
+        """A message with the stages of these paths named as the user wrote them: all members of a sweep then give the same."""
+        for stage in {path[:2] for path in paths} & set(self.shown):
+            message = re.sub(rf"(?<![\w-]){re.escape(str(stage[1]))}(?![\w-])", str(self.shown[stage][1]), message)
+        return message
+
     def stage_names(self) -> list[str]:
         """The names of the stages as far as they are written."""
         stages = self.root.get("stages")
@@ -104,7 +130,7 @@ def fault_at(tree: Tree, path: KeyPath, message: str, source: Source | None = No
     place = source.place
     if line and line != source.line:
         place, source = f"{place.rpartition(':')[0]}:{line}", replace(source, line=line)
-    key = f"{dotted(path)}: " if path else ""
+    key = f"{dotted(tree.as_written(path))}: " if path else ""
     return Fault(source.line, printable(f"{place}: {key}{message}"))
 
 

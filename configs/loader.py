@@ -13,10 +13,12 @@ from pathlib import Path
 
 from configs.check import check
 from configs.errors import ConfigError
-from configs.layers import Fault, Tree, dotted, fault_at, leaves, printable
-from configs.overrides import COMMAND_LINE, Override, apply, from_environment
+from configs.fields import value_at
+from configs.layers import Fault, Source, Tree, dotted, fault_at, leaves, printable
+from configs.overrides import COMMAND_LINE, LINE_OF, Override, apply, from_environment
 from configs.resolved import Resolved, dump_resolved
 from configs.schema import Config
+from configs.sweeps import expand, sweep_all
 from configs.yaml_nodes import Document, YamlError, read_file
 
 __all__ = ["Resolved", "dump_resolved", "load_config", "load_resolved"]
@@ -24,11 +26,17 @@ __all__ = ["Resolved", "dump_resolved", "load_config", "load_resolved"]
 SHIPPED = Path(__file__).parent
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Resolved:
+def load_config(
+    path: Path,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    seeds: Sequence[int] = (),
+    folds: int | None = None,
+) -> Resolved:
     """Reads a YAML file and lays the environment's and the given `key=value` overrides over it.
 
-    name: the run's name from the command line; wins over everything. Raises ConfigError with one line per
-    error.
+    name: the run's name from the command line; wins over everything. seeds, folds: repeat every stage that trains a
+    classifier once per seed, or per fold of the training rows. Raises ConfigError with one line per error.
     """
     file = _label(path)
     tree = Tree.from_document(document := _read(path), file)
@@ -38,12 +46,33 @@ def load_config(path: Path, overrides: Sequence[str] = (), name: str | None = No
     faults += apply(tree, [Override(argument, COMMAND_LINE) for argument in overrides])
     if name is not None:
         faults += apply(tree, [Override(f"name={name}", COMMAND_LINE)])
+    _repeat(tree, seeds, folds)
+    faults += expand(tree)
     config, more = check(tree)
     faults += more
     if config is None or faults:
         raise _report(faults, f"mend the file or the arguments, then look at the result: ./run.sh plan {file}")
     provenance = {dotted(key): tree.provenance(key) for key, _ in leaves(config.model_dump())}
     return Resolved(config, provenance)
+
+
+def _repeat(tree: Tree, seeds: Sequence[int], folds: int | None) -> None:
+    """`--seeds` and `--folds` as sweeps."""
+    if seeds:
+        sweep_all(tree, "seed", seeds, _option(f"--seeds {','.join(map(str, seeds))}"))
+    if folds is not None:
+        source = _option(f"--folds {folds}")
+        owners = [("stages", name) for name in tree.stage_names() if value_at(tree.root, ("stages", name, "data"))]
+        for owner in ((), *owners):
+            if isinstance(value_at(tree.root, (*owner, "data")), dict):
+                tree.set((*owner, "data", "folds"), folds, source)
+                if tree.has((*owner, "data", "validation")):
+                    tree.remove((*owner, "data", "validation"))  # the fold holds the validation rows
+        sweep_all(tree, "data.fold", range(folds), source)
+
+
+def _option(text: str) -> Source:
+    return Source(COMMAND_LINE, f"{COMMAND_LINE}: {text}", LINE_OF[COMMAND_LINE], is_override=True)
 
 
 def load_resolved(path: Path) -> Config:

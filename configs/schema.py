@@ -25,6 +25,7 @@ from configs.data import (
     Files,
     Subset,
 )
+from configs.inits import FORMS, MODEL, Init, parse_init
 from configs.section import (
     COLLECT_PROBLEMS,
     NAME_PATTERN,
@@ -78,7 +79,7 @@ __all__ = [
     "Truncation",
 ]
 
-RESERVED_STAGE_NAMES = ("model", "attempts", "errors")
+RESERVED_STAGE_NAMES = ("model", "attempts", "errors", "superseded")
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
@@ -143,12 +144,10 @@ class Config(Strict):
         if not self.stages:
             yield Problem(("stages",), "at least one stage is needed, such as finetune: {epochs: 4}")
         earlier: list[str] = []
-        for name, stage in self.stages.items():
+        for name in self.stages:
             if name in RESERVED_STAGE_NAMES:
                 yield Problem((f"stages.{name}",), f"'{name}' cannot name a stage; the run directory uses it")
-            if stage.init not in (None, "model", *earlier):
-                allowed = ", ".join(dict.fromkeys(["model", *earlier]))
-                yield Problem((f"stages.{name}.init",), f"'{stage.init}' is no earlier stage; allowed: {allowed}")
+            yield from self._init_problems(name, earlier)
             yield from self._head_problems(name)
             yield from self._data_problems(name)
             earlier.append(name)
@@ -157,8 +156,11 @@ class Config(Strict):
         stage = self.stages[name]
         if not isinstance(stage, FinetuneStage) or stage.init_head is None:
             return
-        keys, init = (f"stages.{name}.init_head", f"stages.{name}.init"), self.stage_init(name)
-        source = self.stages.get(init)
+        keys = (f"stages.{name}.init_head", f"stages.{name}.init")
+        init = self.stage_start(name)
+        if init.run is not None:
+            return  # what it has is known when its folder is read
+        source = self.stages.get(init.stage or "")
         if not isinstance(source, MultitaskStage):
             yield Problem(keys, f"stage '{name}' starts from '{init}', which is no multi-task stage")
         elif stage.init_head not in source.data_sets:
@@ -241,12 +243,83 @@ class Config(Strict):
             raise AssertionError(f"stage {name} has no single data section")
         return data
 
+    def labelled_data(self) -> tuple[DataConfig, ...]:
+        """The data sections of all stages that train classifiers, in order."""
+        found: list[DataConfig] = []
+        for name, stage in self.stages.items():
+            if isinstance(stage, MultitaskStage):
+                found += stage.data_sets.values()
+            elif isinstance(stage, FinetuneStage):
+                found.append(self.stage_data(name))
+        return tuple(found)
+
+    def stage_seed(self, name: str) -> int:
+        """Seed of everything random in a stage: its own, else the run's."""
+        seed = self.stages[name].seed
+        return self.seed if seed is None else seed
+
     def stage_init(self, name: str) -> str:
-        """Where a stage's weights start: `model` or the name of an earlier stage."""
+        """Where a stage's weights start, as it is written (configs/inits.py), or the default."""
         stage = self.stages[name]
-        if stage.init is not None:
-            return stage.init
+        return stage.init or self._nearest_pretraining(name) or MODEL
+
+    def stage_start(self, name: str) -> Init:
+        """The same with STAGE@0 of this run followed to what that stage starts from."""
+        init = parse_init(self.stage_init(name)) or Init()
+        return self.stage_start(init.stage) if init.stage and init.run is None and init.step == 0 else init
+
+    def _nearest_pretraining(self, name: str) -> str | None:
         earlier = list(self.stages)[: list(self.stages).index(name)]
-        sources = ("pretrain", "multitask") if isinstance(stage, FinetuneStage) else ("pretrain",)
-        candidates = [other for other in earlier if self.stages[other].task in sources]
-        return candidates[-1] if candidates else "model"
+        sources = ("pretrain", "multitask") if isinstance(self.stages[name], FinetuneStage) else ("pretrain",)
+        return next((other for other in reversed(earlier) if self.stages[other].task in sources), None)
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """The stages of a group, in order."""
+        return tuple(name for name, stage in self.stages.items() if stage.group == group)
+
+    def _init_problems(self, name: str, earlier: list[str]) -> Iterator[Problem]:
+        stage, keys = self.stages[name], (f"stages.{name}.init",)
+        if stage.init is None:
+            nearest = self._nearest_pretraining(name)
+            rivals = self.members(self.stages[nearest].group or "") if nearest else ()
+            if len(rivals) > 1:
+                message = f"missing; it could start from any of {_listed(rivals)}; name one of them, or model"
+                yield Problem(keys, message)
+            return
+        init = parse_init(stage.init)
+        if init is None:
+            yield Problem(keys, f"'{stage.init}' names no weights; allowed: {FORMS}")
+        elif init.run == self.name:
+            yield Problem(keys, f"'{init.run}' is this run; name its stage alone: {stage.init.partition('/')[2]}")
+        elif init.run is None and init.stage is not None and init.stage in earlier:
+            yield from self._step_problems(name, init.stage, init.step)
+        elif init.run is None and not init.is_model and init.stage not in earlier:
+            rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(
+                str(init.stage)
+            )
+            if rivals:
+                message = f"'{init.stage}' stands for {len(rivals)} stages; name one of them: {_listed(rivals)}"
+            else:
+                allowed = _listed(tuple(dict.fromkeys([MODEL, *earlier])))
+                message = f"'{init.stage}' is no earlier stage; allowed: {allowed}"
+            yield Problem(keys, message)
+
+    def _step_problems(self, name: str, source: str, step: int | None) -> Iterator[Problem]:
+        """What keeps an intermediate model of a stage of this run from being there when it is needed."""
+        stage, key = self.stages[source], f"stages.{name}.init"
+        if not step:
+            return
+        if not isinstance(stage, PretrainStage):
+            yield Problem((key,), f"stage '{source}' keeps no models of single steps; only pre-training stages do")
+        elif stage.max_steps is not None and step > stage.max_steps:
+            message = f"step {step} lies beyond the end of stage '{source}' ({stage.max_steps} steps)"
+            yield Problem((key, f"stages.{source}.max_steps"), message)
+        elif stage.save_model_every is None or step % stage.save_model_every:
+            kept = f"every {stage.save_model_every} steps" if stage.save_model_every else "none"
+            message = f"stage '{source}' keeps no model of step {step} (save_model_every: {kept})"
+            yield Problem((key, f"stages.{source}.save_model_every"), message)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """At most six names."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -32,8 +32,13 @@ class StageBase(Strict):
     """What every stage has: optimisation, batch, schedule and where its weights start."""
 
     init: Text | None = None
-    """Where the weights start: `model` (the top-level model) or the name of an earlier stage. Default: the
-    nearest earlier pre-training stage (for fine-tuning, also a multi-task stage), else the model."""
+    """Where the weights start: `model` (the top-level model), an earlier STAGE, or RUN/STAGE of another run; each
+    also as it was at a step (STAGE@20000; @0: what that stage started from). Default: the nearest earlier
+    pre-training stage (for fine-tuning, also a multi-task stage), else the model."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of everything random in this stage; default: the run's seed."""
+    group: StageName | None = None
+    """Stages with the same group are summed up together, as the members of a sweep are."""
     epochs: PositiveInt | None = None
     """Passes over the training data. Give epochs or max_steps."""
     max_steps: PositiveInt | None = None

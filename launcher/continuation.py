@@ -1,18 +1,15 @@
-"""Whether a start continues a run that is there: what is finished, and what has changed in its config since."""
+"""Whether a start continues a run that is there: what is finished, what a stage starts from, which checkpoint is meant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from configs.errors import ConfigError
+from configs.inits import Init
 from configs.schema import Config
-from launcher.files import read_json_object
+from configs.starts import find_start, models_beside
+from launcher.anew import stage_result
 from launcher.rundir import RunDirectory
-
-HARMLESS = ("train.", "launch.startup_timeout_s", "launch.stop_grace_s")
-"""Keys, or beginnings of keys, that change what a run records but never its result."""
 
 
 def has_started(run: RunDirectory) -> bool:
@@ -25,57 +22,57 @@ def has_work(run_dir: Path) -> bool:
     return any(run_dir.glob("*/checkpoints/step-*")) or any(run_dir.glob("*/done.json"))
 
 
-def stage_result(run_dir: Path, stage: str) -> dict[str, Any] | None:
-    """done.json of a stage; None while the stage is not finished."""
-    return read_json_object(run_dir / stage / "done.json")
-
-
 def finished_stages(run_dir: Path, stages: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the stages that are finished."""
     return tuple(stage for stage in stages if stage_result(run_dir, stage) is not None)
 
 
-def changed_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
-    """Every value that differs, harmless ones left out: (dotted key, old, new)."""
-    before, after = dict(_flatten(old.model_dump())), dict(_flatten(new.model_dump()))
-    keys = [*before, *(key for key in after if key not in before)]
-    return [
-        (key, before.get(key), after.get(key))
-        for key in keys
-        if before.get(key) != after.get(key) and not key.startswith(HARMLESS)
-    ]
+def find_starts(config: Config, run_dir: Path, stages: tuple[str, ...], finished: tuple[str, ...]) -> dict[str, Path]:
+    """The folders of other runs that stages to run start from.
+
+    Raises ConfigError when a stage could not start: what it starts from is neither there nor made before it.
+    """
+    folders = {}
+    for name in (each for each in stages if each not in finished):
+        start = config.stage_start(name)
+        if start.run is not None:
+            folders[name] = find_start(start, run_dir.parent, f"stages.{name}.init")
+        elif start.stage is not None and (start.stage not in stages or start.stage in finished):
+            _check_start(config, run_dir, name, start)
+    return folders
 
 
-def refuse_changes(run_name: str, old: Config, new: Config) -> None:
-    """Raises ConfigError that lists what has changed since the run began; passes when nothing of weight has."""
-    changes = changed_keys(old, new)
-    if not changes:
+def _check_start(config: Config, run_dir: Path, name: str, start: Init) -> None:
+    """start: a stage of this run that is not made in this launch."""
+    done = stage_result(run_dir, str(start.stage)) is not None
+    if (done and start.step is None) or (start.step and (run_dir / start.folder / "model.safetensors").is_file()):
         return
-    rows = "\n".join(f"  {key}: {_shown(before)} -> {_shown(after)}" for key, before, after in changes)
+    if done:
+        raise ConfigError(
+            f"stages.{name}.init: stage '{start.stage}' is finished and kept no model at step {start.step}"
+            f"{models_beside(run_dir / start.folder)}",
+            f"choose another step, or train it again with save_model_every: --rerun {start.stage}",
+        )
     raise ConfigError(
-        f"run '{run_name}' was started with another config:\n{rows}",
-        f"./run.sh resume {run_name} (goes on as it was), or start anew under another name: --resume never --name NAME",
+        f"--stage {name}: it starts from stage '{start.stage}', which run '{config.name}' has not finished",
+        f"run all stages (without --stage), or --stage {start.stage} first, or set stages.{name}.init=model",
     )
 
 
-def check_start(config: Config, run_dir: Path, stages: tuple[str, ...]) -> None:
-    """Raises ConfigError when a stage would start from an earlier one that is neither finished nor among those to run."""
-    for name in stages:
-        init = config.stage_init(name)
-        if init != "model" and init not in stages and stage_result(run_dir, init) is None:
-            raise ConfigError(
-                f"--stage {name}: it starts from stage '{init}', which run '{config.name}' has not finished",
-                f"run all stages (without --stage), or --stage {init} first, or set stages.{name}.init=model",
-            )
-
-
-def choose_stages(config: Config, only: str | None) -> tuple[str, ...]:
-    """All stages, or the one that is named. Raises ConfigError for an unknown name."""
+def choose_stages(config: Config, only: str | None, option: str = "--stage") -> tuple[str, ...]:
+    """All stages, or those that are named: one, a group, or all that a stage was swept to. Raises ConfigError for an unknown
+    name."""
     if only is None:
         return tuple(config.stages)
-    if only not in config.stages:
-        raise ConfigError(f"--stage {only}: no such stage; stages: {', '.join(config.stages)}", "--stage NAME")
-    return (only,)
+    if only in config.stages:
+        return (only,)
+    swept = tuple(name for name, stage in config.stages.items() if stage.group and name.startswith(f"{only}-"))
+    if members := config.members(only) or swept:
+        return members
+    groups = dict.fromkeys(stage.group for stage in config.stages.values() if stage.group)
+    names = ", ".join([*list(config.stages)[:12], *(["..."] if len(config.stages) > 12 else [])])
+    known = f"stages: {names}" + (f"; groups: {', '.join(map(str, groups))}" if groups else "")
+    raise ConfigError(f"{option} {only}: no such stage; {known}", f"{option} NAME")
 
 
 def checkpoint_stage(path: Path, run_dir: Path, stages: tuple[str, ...]) -> str:
@@ -102,17 +99,3 @@ def checkpoint_stage(path: Path, run_dir: Path, stages: tuple[str, ...]) -> str:
             "train anew under another name: --resume never --name NAME",
         )
     return stage
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "(not set)"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -44,6 +44,8 @@ class ModelFacts:
     num_parameters: int
     source: str
     num_positions: int = 512
+    folder: str = ""
+    """Where it lies on this machine; empty before it is downloaded."""
 
 
 @dataclass(frozen=True)

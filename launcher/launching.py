@@ -6,11 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from cluster.local import LocalTransport
 from configs.errors import CannotWriteError, ConfigError, Exit
-from configs.loader import dump_resolved, load_resolved
-from launcher import continuation, versions
+from configs.loader import dump_resolved
+from launcher import versions
+from launcher.anew import describe, remember_removed, set_aside, stage_result
 from launcher.console import ending, state
 from launcher.console.observer import make_observer
 from launcher.files import read_json_object, write_atomic, write_json
@@ -35,6 +37,7 @@ def run_session(prepared: Prepared, show_results: ShowResults) -> int:
     run = RunDirectory.create(prepared.run.path.parent, prepared.config.name)
     with run.lock() as note:
         notes = [text for text in (note, *start_notes(prepared)) if text]
+        set_aside(run.path, prepared.plan.anew)
         write_run_files(prepared, run)
         outcome, view = _supervised(prepared, run, notes)
     ending.print_outcome(prepared.config.name, outcome, view)
@@ -53,15 +56,12 @@ def check_continuation(prepared: Prepared) -> None:
             f"run '{name}' is there already, and --resume never starts only new runs",
             f"choose another name: --name {name}-2, or go on with this one: ./run.sh resume {name}",
         )
-    if prepared.run.config.is_file() and continuation.has_work(prepared.run.path):
-        continuation.refuse_changes(name, load_resolved(prepared.run.config), prepared.config)
 
 
 def is_finished(prepared: Prepared) -> bool:
-    """Every stage that was asked for is finished, and no older checkpoint was asked for."""
-    stages = tuple(stage.name for stage in prepared.plan.stages)
-    automatic = prepared.request.resume == "auto"
-    return automatic and continuation.finished_stages(prepared.run.path, stages) == stages
+    """Every stage that was asked for is finished, none is trained anew, and no older checkpoint was asked for."""
+    plan = prepared.plan
+    return prepared.request.resume == "auto" and not plan.anew and all(stage.finished for stage in plan.stages)
 
 
 def check_disk(plan: Plan) -> None:
@@ -77,7 +77,7 @@ def check_disk(plan: Plan) -> None:
 
 def start_notes(prepared: Prepared) -> list[str]:
     """What differs from the run's earlier launches, and the plan's warnings."""
-    notes = list(prepared.plan.warnings)
+    notes = [*describe(prepared.plan.anew, [stage.name for stage in prepared.plan.stages]), *prepared.plan.warnings]
     earlier, plan = prepared.earlier, prepared.plan
     ranks = earlier.get("world_size")
     if isinstance(ranks, int) and ranks != plan.world_size:
@@ -95,13 +95,35 @@ def start_notes(prepared: Prepared) -> list[str]:
 def write_run_files(prepared: Prepared, run: RunDirectory) -> None:
     """config.yaml, plan.json and versions.json; those of a run's first launch keep its config and versions. Raises CannotWriteError."""
     plan = prepared.plan
+    if prepared.old is not None:
+        remember_removed(run.path, prepared.old, prepared.config)
     with writing(run.path):
-        if not prepared.started_before:
+        recorded = read_json_object(run.versions) if prepared.started_before else None
+        known = recorded or versions.collect(ROOT, plan.threads_per_rank, plan.world_size) | {"config": plan.config}
+        known["starts"] = {**known.get("starts", {}), **_starts(plan)}
+        if prepared.resolved.provenance:
             write_atomic(run.config, dump_resolved(prepared.resolved).encode())
-            write_json(run.versions, versions.collect(ROOT, plan.threads_per_rank, plan.world_size))
-        elif prepared.resolved.provenance:
-            write_atomic(run.config, dump_resolved(prepared.resolved).encode())
+        write_json(run.versions, known)
         write_json(run.plan, plan.to_json())
+
+
+def _starts(plan: Plan) -> dict[str, dict[str, str]]:
+    """What each stage takes from other runs, and the fingerprint of the stage that made it."""
+    return {
+        stage.name: {
+            "init": stage.init,
+            "folder": stage.start_folder,
+            "fingerprint": _fingerprint(Path(stage.start_folder)),
+        }
+        for stage in plan.stages
+        if stage.start_folder
+    }
+
+
+def _fingerprint(folder: Path) -> str:
+    """That of the stage whose result (STAGE/model) or step (STAGE/models/step-N) the folder is; empty when it is not finished."""
+    stage = folder.parent.parent if folder.parent.name == "models" else folder.parent
+    return str((read_json_object(stage / "done.json") or {}).get("fingerprint", ""))
 
 
 def _supervised(prepared: Prepared, run: RunDirectory, notes: list[str]) -> tuple[Outcome, state.RunView]:
@@ -118,7 +140,6 @@ def _supervised(prepared: Prepared, run: RunDirectory, notes: list[str]) -> tupl
 def first_view(prepared: Prepared) -> state.RunView:
     """What the console shows before the first event."""
     plan = prepared.plan
-    done = continuation.finished_stages(prepared.run.path, tuple(stage.name for stage in plan.stages))
     header = state.Header(
         name=plan.name,
         config=plan.config,
@@ -129,21 +150,22 @@ def first_view(prepared: Prepared) -> state.RunView:
         threads=plan.threads_per_rank,
         amp=plan.amp,
     )
-    views = tuple(_stage_view(prepared, stage, finished=stage.name in done) for stage in plan.stages)
+    views = tuple(_stage_view(prepared, stage) for stage in plan.stages)
     return state.start(header, views, time.time())
 
 
-def _stage_view(prepared: Prepared, stage: StagePlan, finished: bool) -> state.StageView:
+def _stage_view(prepared: Prepared, stage: StagePlan) -> state.StageView:
     steps = stage.steps
     view = state.StageView(
         stage.name,
         stage.task,
+        group=stage.group,
         batch=stage.batch.text,
         total_steps=steps.total_steps or 0,
         steps_per_epoch=steps.steps_per_epoch or 0,
         num_examples=steps.num_examples or 0,
     )
-    result = continuation.stage_result(prepared.run.path, stage.name) if finished else None
+    result = stage_result(prepared.run.path, stage.name) if stage.finished else None
     if result is None:
         return view
     step, seconds = int(result.get("step") or 0), float(result.get("seconds") or 0)

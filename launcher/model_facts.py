@@ -43,7 +43,7 @@ def find_model(name: str) -> ModelFacts | None:
     folder = _local_folder(name)
     if folder is not None:
         config = read_json_object(folder / "config.json")
-        return _from_config(name, config, f"{folder.name}/config.json") if config else None
+        return _from_config(name, config, folder) if config else None
     known = KNOWN_SIZES.get(name)
     if known is None:
         return None
@@ -67,6 +67,7 @@ def from_prepared(prepared: Mapping[str, Any] | None, fallback: ModelFacts | Non
         num_parameters=int(entry["num_parameters"]),
         source="prepared.json",
         num_positions=fallback.num_positions if fallback else 512,
+        folder=str((prepared or {}).get("model_dir") or ""),
     )
 
 
@@ -80,11 +81,12 @@ def _local_folder(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def _from_config(name: str, config: Mapping[str, Any], source: str) -> ModelFacts | None:
+def _from_config(name: str, config: Mapping[str, Any], folder: Path) -> ModelFacts | None:
     keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
     if not all(isinstance(config.get(key), int) for key in keys):
         return None
     layers, hidden, intermediate, heads, vocab = (int(config[key]) for key in keys)
     positions = int(config.get("max_position_embeddings") or 512)
     total = count_parameters(layers, hidden, intermediate, vocab, positions, int(config.get("type_vocab_size") or 2))
-    return ModelFacts(name, layers, hidden, intermediate, heads, vocab, total, source, positions)
+    source = f"{folder.name}/config.json"
+    return ModelFacts(name, layers, hidden, intermediate, heads, vocab, total, source, positions, str(folder))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.console import metrics
-from launcher.request import stages_of
-from launcher.results import read_results
+from launcher.console.report_view import summary_line
+from launcher.files import read_json_object
+from launcher.results import Group, StageResult, make_groups, read_results, stages_with_results
 from launcher.rundir import RunDirectory, list_runs
 
 
@@ -32,6 +33,8 @@ class Overview:
     result: str = ""
     """Figures of the stage that was finished last, as one line."""
     results: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    groups: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    """Of stages that are summed up together; `summary` is the line for people."""
 
     @property
     def steps(self) -> str:
@@ -49,7 +52,8 @@ def list_overviews(runs_dir: Path) -> list[Overview]:
 def describe(run: RunDirectory) -> Overview:
     """One run. A run that has only been prepared has the state `new`."""
     status = run.read_status() or {}
-    results = read_results(run.path, _stages(run))
+    results = read_results(run.path, stages_with_results(run))
+    groups = _groups(run, results)
     supervisor = run.supervisor()
     return Overview(
         name=run.path.name,
@@ -63,21 +67,31 @@ def describe(run: RunDirectory) -> Overview:
         pid=supervisor.pid if supervisor else None,
         exit_code=status.get("exit_code"),
         root_cause=status.get("root_cause"),
-        result=_last_result([result.evaluation or result.done.get("metrics") or {} for result in results]),
+        result=_last_result(results, groups),
         results=tuple({"stage": result.stage, **result.done, "test": dict(result.evaluation)} for result in results),
+        groups=tuple({**group.to_json(), "summary": summary_line(group)} for group in groups),
     )
 
 
-def _stages(run: RunDirectory) -> tuple[str, ...]:
-    """The stages of the newest launch, after those that only earlier ones have finished."""
-    planned = stages_of(run)
-    finished = sorted(path.parent.name for path in run.path.glob("*/done.json"))
-    return (*(name for name in finished if name not in planned), *planned)
+def _groups(run: RunDirectory, results: list[StageResult]) -> tuple[Group, ...]:
+    """As the plan of the newest launch has them: quicker to read than the config."""
+    plan = read_json_object(run.plan) or {}
+    group_of = {str(stage["name"]): stage.get("group") for stage in plan.get("stages", ()) if "name" in stage}
+    return make_groups(group_of, plan.get("repeated", ()), results)
 
 
-def _last_result(figures: list[Mapping[str, Any]]) -> str:
-    shown = [pairs[0] for entry in figures if (pairs := metrics.evaluation_pairs(entry))]
-    return f"{shown[-1][0]} {shown[-1][1]}" if shown else ""
+def _last_result(results: list[StageResult], groups: tuple[Group, ...]) -> str:
+    """The first figure of the stage that comes last, or of its group."""
+    figures = [(result, pairs[0]) for result in results if (pairs := metrics.evaluation_pairs(_metrics(result)))]
+    if not figures:
+        return ""
+    last, (label, value) = figures[-1]
+    group = next((group for group in groups if group.repeated and last in group.results), None)
+    return summary_line(group, ("accuracy",)) if group else f"{label} {value}"
+
+
+def _metrics(result: StageResult) -> Mapping[str, Any]:
+    return result.evaluation or result.done.get("metrics") or {}
 
 
 def _whole(value: Any) -> int:

@@ -16,14 +16,16 @@ def runs_dir(option: Path | None) -> Path:
 
 
 def config_path(argument: str) -> Path:
-    """The config file that an argument names: a path, or the bare name of one that ships (`trec`: configs/trec.yaml).
+    """The config file that an argument names: a path, or the bare name of one that ships (`trec`: configs/trec.yaml;
+    `table2-head-imdb`: configs/paper/table2-head-imdb.yaml).
 
     The file may not exist: the loader then says so and what was probably meant.
     """
     path = Path(argument).expanduser()
     if path.is_file() or path.suffix or len(path.parts) != 1:
         return path
-    return ROOT / "configs" / f"{argument}.yaml"
+    of_paper = ROOT / "configs" / "paper" / f"{argument}.yaml"
+    return of_paper if of_paper.is_file() else ROOT / "configs" / f"{argument}.yaml"
 
 
 def shown(path: Path) -> str:

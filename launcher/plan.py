@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from configs.mixing import batches_per_epoch, mixing_shares
 from configs.schema import AmpConfig, ClassifierStage, Config, MultitaskStage, PretrainStage, StageBase
 from launcher import batches, corpus_texts, estimates, secrets
+from launcher.anew import Anew
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
 from launcher.parameters import ParameterGroup, parameter_groups
+from launcher.settings import repeated_groups
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
 from launcher.topology import Topology
 
@@ -37,6 +40,10 @@ class Task:
     """The stages that were asked for, in order."""
     finished: tuple[str, ...] = ()
     """Those that an earlier launch has finished: they are not repeated."""
+    anew: tuple[Anew, ...] = ()
+    """Those that have begun and are trained again, as their settings have changed."""
+    starts: Mapping[str, str] = field(default_factory=dict)
+    """Model folders of other runs, by the stage that starts from them."""
     resume_from: str = ""
     """A checkpoint directory to start from instead of the newest one; empty: the newest."""
     threads: int | None = None
@@ -62,8 +69,13 @@ class StagePlan:
 
     name: str
     task: str
+    group: str | None
     finished: bool
     init: str
+    """What its weights start from: `model`, STAGE, RUN/STAGE, the latter two also with @STEP."""
+    start_folder: str
+    """The model folder when it is another run's."""
+    seed: int
     batch: batches.BatchPlan
     steps: batches.StepPlan
     epochs: int | None
@@ -116,6 +128,9 @@ class Plan:
     disk_free_bytes: int
     waits: tuple[Wait, ...]
     warnings: tuple[str, ...]
+    anew: tuple[Anew, ...]
+    repeated: tuple[str, ...]
+    """The groups of stages that are one experiment repeated with other seeds or folds."""
     launch: LaunchSpec
 
     @property
@@ -173,7 +188,7 @@ def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> P
         seed=config.seed,
         model=config.model,
         model_facts=facts.model,
-        stages=tuple(_plan_stage(config, name, topology, facts, half, name in task.finished) for name in task.stages),
+        stages=tuple(_plan_stage(config, name, topology, facts, half, task) for name in task.stages),
         world_size=topology.world_size,
         device=_device_text(topology.gpus),
         gpus=topology.gpus,
@@ -184,6 +199,8 @@ def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> P
         disk_free_bytes=facts.free_disk_bytes,
         waits=_waits(launch.bounds),
         warnings=(),
+        anew=task.anew,
+        repeated=repeated_groups(config),
         launch=launch,
     )
     return replace(plan, warnings=_warnings(plan, topology))
@@ -246,7 +263,7 @@ def _device_text(gpus: tuple[Gpu, ...]) -> str:
     return f"{', '.join(names)} (NCCL)"
 
 
-def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, half: bool, finished: bool) -> StagePlan:
+def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, half: bool, task: Task) -> StagePlan:
     stage, model = config.stages[name], facts.model
     batch = batches.divide_batch(stage.batch, topology.world_size, stage.micro_batch)
     known = facts.stages.get(name, StageFacts(0))
@@ -257,8 +274,11 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
     return StagePlan(
         name=name,
         task=stage.task,
-        finished=finished,
-        init=config.stage_init(name),
+        group=stage.group,
+        finished=name in task.finished,
+        init=str(config.stage_start(name)),
+        start_folder=task.starts.get(name, ""),
+        seed=config.stage_seed(name),
         batch=batch,
         steps=steps,
         epochs=stage.epochs,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.processes import dies_with_me
-from configs.errors import Exit, UserError
+from configs.errors import ConfigError, Exit, UserError
+from launcher.anew import describe
 from launcher.channel import LineReader, readable
 from launcher.console.observer import make_observer
 from launcher.environment_vars import prepare_environment
@@ -30,6 +31,11 @@ KILL_GRACE_S = 5.0
 def prepare(prepared: Prepared) -> RunDirectory:
     """Prepares the data of a run and leaves prepared.json in its directory. Raises UserError with what went wrong."""
     check_continuation(prepared)
+    if prepared.plan.anew:
+        raise ConfigError(
+            f"prepare changes nothing that was trained, and with this config {describe(prepared.plan.anew, ())[0]}",
+            "./run.sh train with the same arguments does both; or choose another --name",
+        )
     run = RunDirectory.create(prepared.run.path.parent, prepared.config.name)
     with run.lock():
         write_run_files(prepared, run)

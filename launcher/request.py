@@ -11,11 +11,14 @@ from typing import Any
 from configs.errors import ConfigError
 from configs.loader import Resolved, load_config, load_resolved
 from configs.models import check_fits_model, local_folder
-from configs.schema import Config, DataConfig, MultitaskStage, Stage
+from configs.schema import Config, DataConfig, MultitaskStage, PretrainStage, Stage
+from configs.starts import check_fit
 from launcher import continuation, facts, model_facts, places
+from launcher.anew import Anew, describe, find_anew
 from launcher.files import read_json_object
 from launcher.plan import Plan, Task, make_plan
 from launcher.rundir import RunDirectory, check_name
+from launcher.settings import changes, stage_settings
 from launcher.topology import Topology, local_topology
 
 LOOPBACK = "127.0.0.1"
@@ -34,6 +37,10 @@ class Request:
     resume: str = "auto"
     name: str | None = None
     runs_dir: Path | None = None
+    rerun: tuple[str, ...] = ()
+    """Stages, or groups of them, to train anew."""
+    seeds: tuple[int, ...] = ()
+    folds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Prepared:
     started_before: bool
     earlier: dict[str, Any]
     """plan.json of the run's earlier launch; empty for a new run."""
+    old: Config | None
+    """The run's config before this launch; None for a new run."""
 
     @property
     def config(self) -> Config:
@@ -56,7 +65,8 @@ class Prepared:
 
 def resolve(request: Request) -> Prepared:
     """Loads the config, looks at the run of that name, and plans. Raises UserError; writes nothing."""
-    resolved = absolute(load_config(places.config_path(request.config), request.overrides, request.name))
+    path = places.config_path(request.config)
+    resolved = absolute(load_config(path, request.overrides, request.name, request.seeds, request.folds))
     label = places.shown(places.config_path(request.config).absolute())
     return _prepare(request, resolved, label)
 
@@ -80,36 +90,72 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
     run = RunDirectory(places.runs_dir(request.runs_dir) / config.name)
     started = continuation.has_started(run)
     earlier = read_json_object(run.plan) or {} if started else {}
+    old = _old_config(run, resolved)
     stages = last_stages or continuation.choose_stages(config, request.stage)
+    rerun = tuple(name for each in request.rerun for name in continuation.choose_stages(config, each, "--rerun"))
+    again = find_anew(run.path, old, config, rerun) if request.resume != "never" else ()
+    finished = continuation.finished_stages(run.path, stages)
+    finished = tuple(name for name in finished if name not in {each.stage for each in again})
     resume_from = ""
     if request.resume not in ("auto", "never"):
-        checkpoint = Path(request.resume).expanduser().resolve()
-        first = continuation.checkpoint_stage(checkpoint, run.path, stages)
-        stages, resume_from = stages[stages.index(first) :], str(checkpoint)
-    else:
-        continuation.check_start(config, run.path, stages)
-    topology, known = _look_around(request, config, run, earlier)
+        stages, resume_from = _from_checkpoint(request, run, stages, again)
+    starts = continuation.find_starts(config, run.path, stages, finished)
+    topology, known = _look_around(request, config, run, earlier, old)
+    for name, folder in starts.items():
+        model = known.model and known.model.folder
+        if model:
+            check_fit(folder, Path(model), f"stages.{name}.init", config.model)
     task = Task(
         root=str(places.ROOT),
         python=sys.executable,
         run_dir=str(run.path),
         config_path=label,
         stages=stages,
-        finished=continuation.finished_stages(run.path, stages),
+        finished=finished,
+        anew=again,
+        starts={name: str(folder) for name, folder in starts.items()},
         resume_from=resume_from,
         threads=_earlier_threads(earlier, topology),
     )
-    return Prepared(request, resolved, run, make_plan(config, topology, known, task), started, earlier)
+    return Prepared(request, resolved, run, make_plan(config, topology, known, task), started, earlier, old)
+
+
+def _old_config(run: RunDirectory, resolved: Resolved) -> Config | None:
+    """The config of the run's earlier launches. Raises ConfigError when it cannot be read and something was trained with it."""
+    if not resolved.provenance:
+        return resolved.config  # it has just been read from there
+    if not run.config.is_file():
+        return None
+    try:
+        return load_resolved(run.config)
+    except ConfigError:
+        if continuation.has_work(run.path):
+            raise
+        return None
+
+
+def _from_checkpoint(
+    request: Request, run: RunDirectory, stages: tuple[str, ...], again: tuple[Anew, ...]
+) -> tuple[tuple[str, ...], str]:
+    """The stages from that of the named checkpoint on, and the checkpoint's path."""
+    if again:
+        raise ConfigError(
+            f"--resume {request.resume}: other stages would be trained anew ({describe(again, stages)[0]})",
+            "leave out --rerun and changed values, or --resume PATH",
+        )
+    checkpoint = Path(request.resume).expanduser().resolve()
+    first = continuation.checkpoint_stage(checkpoint, run.path, stages)
+    return stages[stages.index(first) :], str(checkpoint)
 
 
 def _look_around(
-    request: Request, config: Config, run: RunDirectory, earlier: dict[str, Any]
+    request: Request, config: Config, run: RunDirectory, earlier: dict[str, Any], old: Config | None
 ) -> tuple[Topology, facts.Facts]:
     gpus = facts.list_gpus()
     nproc = request.nproc or earlier.get("world_size") or "auto"
     topology = local_topology(nproc, request.devices, gpus, facts.count_cores(), os.environ, LOOPBACK)
-    prepared = matching_prepared(config, run)
-    if prepared is None:
+    prepared = still_prepared(config, run, old)
+    if "model" not in prepared:
         local_folder(config.model)  # refuses what preparation would
     model = model_facts.from_prepared(prepared, model_facts.find_model(config.model))
     if model is not None:
@@ -118,13 +164,17 @@ def _look_around(
     return topology, known
 
 
-def matching_prepared(config: Config, run: RunDirectory) -> dict[str, Any] | None:
-    """prepared.json of the run, if the run has this very config; else None."""
-    try:
-        same = run.config.is_file() and not continuation.changed_keys(load_resolved(run.config), config)
-    except ConfigError:
-        return None
-    return read_json_object(run.prepared) if same else None
+def still_prepared(config: Config, run: RunDirectory, old: Config | None) -> dict[str, Any]:
+    """What of the run's prepared.json holds for this config as well: the model, and the stages whose settings are the same."""
+    prepared = read_json_object(run.prepared) if old is not None else None
+    if prepared is None or old is None or old.model != config.model:
+        return {}
+    same = {
+        name for name in config.stages if name in old.stages and not changes(stage_settings(old, name), config, name)
+    }
+    stages = prepared.get("stages")
+    kept = {name: facts for name, facts in stages.items() if name in same} if isinstance(stages, dict) else {}
+    return {**prepared, "stages": kept}
 
 
 def _earlier_threads(earlier: dict[str, Any], topology: Topology) -> int | None:
@@ -148,7 +198,10 @@ def _absolute_stage(stage: Stage) -> Stage:
     if isinstance(stage, MultitaskStage):
         data_sets = {name: _absolute_data(data) for name, data in stage.data_sets.items()}
         return stage.model_copy(update={"data_sets": data_sets})
-    return stage.model_copy(update={"data": _absolute_data(stage.data)})
+    changes: dict[str, object] = {"data": _absolute_data(stage.data)}
+    if isinstance(stage, PretrainStage):
+        changes["corpora"] = tuple(_absolute_data(corpus) for corpus in stage.corpora)
+    return stage.model_copy(update=changes)
 
 
 def _absolute_data(data: DataConfig | None) -> DataConfig | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.console import metrics, text
 from launcher.files import read_json_object
+from launcher.request import stages_of
+from launcher.rundir import RunDirectory
+from launcher.spread import Spread, spread
 
-SHOWN = ("accuracy", "macro_f1", "error_rate", "loss")
+FIGURES = ("accuracy", "macro_f1", "error_rate", "loss", "n")
+"""Of an evaluation; error_rate in percent."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,80 @@ class StageResult:
         """Training time of the stage, all launches together."""
         value = self.done.get("seconds")
         return float(value) if isinstance(value, (int, float)) else None
+
+    @property
+    def split(self) -> str:
+        """The split that the figures are of: test, else validation; empty for a stage without evaluation."""
+        if self.evaluation:
+            return "test"
+        return "validation" if "validation_accuracy" in (self.done.get("metrics") or {}) else ""
+
+    def figure(self, name: str) -> float | None:
+        """One of FIGURES on the test split, else on the validation split; None where there is none."""
+        source: Mapping[str, Any] = self.evaluation
+        if not source:
+            validation = self.done.get("metrics") or {}
+            source = {key: validation.get(f"validation_{key}") for key in FIGURES}
+        value = source.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stages that are summed up together."""
+
+    name: str
+    members: tuple[str, ...]
+    repeated: bool
+    """They differ in nothing but seed or fold: mean and deviation are those of one experiment."""
+    results: tuple[StageResult, ...]
+    """Of the members that have any."""
+
+    def spread(self, figure: str) -> Spread | None:
+        """The summary of one figure over the members that have it."""
+        return spread([value for result in self.results if (value := result.figure(figure)) is not None])
+
+    def label(self, member: str) -> str:
+        """What tells a member from the others: `seed1`."""
+        return member.removeprefix(f"{self.name}-")
+
+    def to_json(self) -> dict[str, Any]:
+        """The group as JSON values: error_rate in percent, accuracy and macro_f1 as shares."""
+        return {
+            "group": self.name,
+            "members": list(self.members),
+            "finished": [result.stage for result in self.results],
+            "repeated": self.repeated,
+            **{figure: _spread_json(self.spread(figure)) for figure in FIGURES if figure != "n"},
+        }
+
+
+def make_groups(
+    group_of: Mapping[str, str | None], repeated: Collection[str], results: Sequence[StageResult]
+) -> tuple[Group, ...]:
+    """The groups of more than one stage. group_of: the group of every stage, in order."""
+    members: dict[str, list[str]] = {}
+    for stage, group in group_of.items():
+        if group is not None:
+            members.setdefault(group, []).append(stage)
+    return tuple(
+        Group(name, tuple(stages), name in repeated, tuple(each for each in results if each.stage in stages))
+        for name, stages in members.items()
+        if len(stages) > 1
+    )
+
+
+def _spread_json(found: Spread | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"n": found.n, "mean": found.mean, "sd": found.sd, "min": found.least, "max": found.greatest}
+
+
+def stages_with_results(run: RunDirectory) -> tuple[str, ...]:
+    """The stages of the newest launch, after those that only earlier ones have finished."""
+    planned = stages_of(run)
+    finished = sorted(path.parent.name for path in run.path.glob("*/done.json"))
+    return (*(name for name in finished if name not in planned), *planned)
 
 
 def read_results(run_dir: Path, stages: tuple[str, ...]) -> list[StageResult]:

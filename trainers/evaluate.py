@@ -36,12 +36,12 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_resolved(arguments.run_dir / "config.yaml")
     name = finished_classifier(arguments.run_dir, config, arguments.stage)
     stage, facts = config.stages[name], read_prepared(arguments.run_dir)["stages"][name]
-    folder = arguments.run_dir / name / "model"
+    folder, seed = arguments.run_dir / name / "model", config.stage_seed(name)
     result: dict[str, Any]
     if not isinstance(stage, MultitaskStage):
         if arguments.data_set is not None:
             raise ConfigError(f"--data-set: stage '{name}' has one data set only", "leave --data-set out")
-        result = evaluate_classifier(folder, None, config.stage_data(name), facts, config.seed, arguments.split)
+        result = evaluate_classifier(folder, None, config.stage_data(name), facts, seed, arguments.split)
     else:
         if arguments.data_set not in (None, *stage.data_sets):
             allowed = ", ".join(stage.data_sets)
@@ -49,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         chosen = [arguments.data_set] if arguments.data_set is not None else list(stage.data_sets)
         results = {
             each: evaluate_classifier(
-                folder, each, stage.data_sets[each], facts["data_sets"][each], config.seed, arguments.split
+                folder, each, stage.data_sets[each], facts["data_sets"][each], seed, arguments.split
             )
             for each in chosen
         }

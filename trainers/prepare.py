@@ -31,6 +31,7 @@ from trainers.data.download import fetch_remote
 from trainers.data.tokenize import Tokenizer
 from trainers.data.vocabulary import load_vocabulary
 from trainers.model_store import ModelFiles, resolve_model
+from trainers.outside import prepare_starts
 from trainers.prepare_pretraining import prepare_pretraining
 from trainers.stage_data import finetuning_facts, multitask_facts
 
@@ -66,8 +67,11 @@ class Reporter:
         print(json.dumps(record), file=self._stream, flush=True)
 
 
-def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
-    """Make everything that `config` needs; returns what prepared.json holds. Raises UserErrors."""
+def prepare(config: Config, cache: Path, reporter: Reporter, run_dir: Path | None = None) -> dict[str, Any]:
+    """Make everything that `config` needs; returns what prepared.json holds. Raises UserErrors.
+
+    run_dir: the run, which must be known when stages start from weights of other runs.
+    """
     model = resolve_model(
         config.model,
         cache / "models",
@@ -75,6 +79,7 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
     )
     limits = (model.config["max_position_embeddings"], model.config["num_hidden_layers"])
     check_fits_model(config, model.name, *limits)
+    starts = prepare_starts(config, run_dir, model)
     tokenizer = Tokenizer(load_vocabulary(model.vocab), model.lower_case)
 
     def fetch(dataset: str, name: str) -> Path:
@@ -88,10 +93,12 @@ def prepare(config: Config, cache: Path, reporter: Reporter) -> dict[str, Any]:
         if isinstance(stage, PretrainStage):
             stages[name] = prepare_pretraining(config, name, stage, datasets, tokenizer.vocabulary, reporter.message)
         elif isinstance(stage, MultitaskStage):
-            stages[name] = multitask_facts(f"stages.{name}", stage, config.seed, datasets, reporter.message)
+            seed = config.stage_seed(name)
+            stages[name] = multitask_facts(f"stages.{name}", stage, seed, datasets, reporter.message)
         else:
-            data = config.stage_data(name)
-            stages[name] = finetuning_facts(f"stages.{name}", stage, data, config.seed, datasets, reporter.message)
+            data, seed = config.stage_data(name), config.stage_seed(name)
+            stages[name] = finetuning_facts(f"stages.{name}", stage, data, seed, datasets, reporter.message)
+        stages[name]["start"] = starts[name]
         _check_warmup(name, stage, stages[name])
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
@@ -163,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = load_resolved(options.run_dir / "config.yaml")
         else:
             config = load_config(options.config, options.overrides).config
-        prepared = prepare(config, cache_root(), reporter)
+        prepared = prepare(config, cache_root(), reporter, options.run_dir)
         if options.run_dir is not None:
             write_prepared(options.run_dir, prepared)
     except UserError as error:

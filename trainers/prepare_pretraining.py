@@ -15,8 +15,6 @@ from configs.schema import (
     Config,
     CorpusConfig,
     DataConfig,
-    FinetuneStage,
-    MultitaskStage,
     PretrainStage,
 )
 from trainers.data.dataset_cache import DatasetCache
@@ -44,10 +42,11 @@ def prepare_pretraining(
     """The stage's part of prepared.json. Raises DataError and ConfigError."""
     sections = config.stage_corpora(name)
     tests = _tests(config, name, sections, datasets) if stage.leave_out_tests else []
-    prepared = [_prepare_corpus(section, config.seed, datasets, tests) for section in sections]
+    seed = config.stage_seed(name)
+    prepared = [_prepare_corpus(section, seed, datasets, tests) for section in sections]
     corpora = [corpus.facts for corpus in prepared]
     prints = [corpus.fingerprint for corpus in prepared]
-    sources = open_sources(name, stage, corpora, vocabulary, config.seed)
+    sources = open_sources(name, stage, corpora, vocabulary, seed)
     epoch = sources.training.epoch(0)
     num_tokens = int(epoch.lengths.sum())
     for corpus in prepared:
@@ -92,13 +91,10 @@ def _num_repeated(corpus: Corpus) -> int:
 
 def _tests(config: Config, name: str, corpora: Sequence[CorpusConfig], datasets: DatasetCache) -> list[DataConfig]:
     """The data sections whose test splits must not be learnt from. ConfigError when there is none."""
-    tuned: list[DataConfig] = []
-    for other, stage in config.stages.items():
-        if isinstance(stage, FinetuneStage):
-            tuned.append(config.stage_data(other))
-        elif isinstance(stage, MultitaskStage):
-            tuned += stage.data_sets.values()
-    plain = [DataConfig(**{key: getattr(each, key) for key in DataConfig.model_fields}) for each in (*corpora, *tuned)]
+    plain = [
+        DataConfig(**{key: getattr(each, key) for key in DataConfig.model_fields})
+        for each in (*corpora, *config.labelled_data())
+    ]
     found = [each for each in dict.fromkeys(plain) if "test" in datasets.dataset(each).splits]
     if not found:
         raise ConfigError(

@@ -12,6 +12,7 @@ from launcher.cli import (
     predict,
     prepare,
     quickstart,
+    report,
     resume,
     runs,
     status,
@@ -42,6 +43,7 @@ app.command("stop", rich_help_panel=RUNS)(stop.stop)
 app.command("resume", rich_help_panel=RUNS)(resume.resume)
 app.command("evaluate", rich_help_panel=USE)(evaluate.evaluate)
 app.command("predict", rich_help_panel=USE)(predict.predict)
+app.command("report", rich_help_panel=USE)(report.report)
 for name, function in (("setup", door.setup), ("test", door.test)):
     app.command(
         name,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from configs.errors import ConfigError
+
+MAX_SEEDS = 200
 
 ConfigArgument = Annotated[
     str,
@@ -18,7 +23,39 @@ Overrides = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (./run.sh runs).", show_default=False)]
-StageOption = Annotated[str | None, typer.Option("--stage", metavar="S", help="Only this stage.", show_default=False)]
+StageOption = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="S", help="Only this stage, or this group of stages.", show_default=False),
+]
+RerunOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rerun",
+        metavar="S",
+        help="Train this stage (or group) anew, and what starts from it; what it had is kept in superseded/. Repeatable.",
+        show_default=False,
+    ),
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        metavar="1,2,3|1-5",
+        help="Train every classification stage once per seed; the results are summed up as mean and spread.",
+        show_default=False,
+    ),
+]
+FoldsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--folds",
+        metavar="K",
+        min=2,
+        max=100,
+        help="K-fold cross-validation of every classification stage, on the training rows.",
+        show_default=False,
+    ),
+]
 NprocOption = Annotated[
     str | None,
     typer.Option(
@@ -51,3 +88,17 @@ RunsDirOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+
+
+def read_seeds(text: str | None) -> tuple[int, ...]:
+    """`1,2,3` or `1-5` as numbers. Raises ConfigError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(",") if text is not None else ():
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + MAX_SEEDS:
+            raise ConfigError(f"--seeds {text}: '{part.strip()}' is no seed", "--seeds 1,2,3 or --seeds 1-5")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text}: a seed stands there twice", "--seeds 1,2,3 or --seeds 1-5")
+    return tuple(seeds)

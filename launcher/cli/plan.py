@@ -13,6 +13,9 @@ def plan(
     devices: options.DevicesOption = None,
     resume: options.ResumeOption = "auto",
     name: options.NameOption = None,
+    rerun: options.RerunOption = None,
+    seeds: options.SeedsOption = None,
+    folds: options.FoldsOption = None,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -20,7 +23,19 @@ def plan(
     from launcher.launching import check_continuation
     from launcher.request import Request, resolve
 
-    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    request = Request(
+        config,
+        tuple(overrides or ()),
+        stage,
+        nproc_per_node,
+        devices,
+        resume,
+        name,
+        runs_dir,
+        tuple(rerun or ()),
+        options.read_seeds(seeds),
+        folds,
+    )
     prepared = resolve(request)
     check_continuation(prepared)
     if as_json:

@@ -6,10 +6,16 @@ from launcher.request import Prepared
 
 
 def show_results(prepared: Prepared) -> None:
-    """Prints every stage's figures and what to run next."""
-    from launcher.console import ending
+    """Prints every stage's figures, the spread of groups, and what to run next."""
+    from launcher.console import ending, report_view
+    from launcher.report import make_report
     from launcher.results import read_results, result_rows
 
-    results = read_results(prepared.run.path, tuple(prepared.config.stages))
-    name = prepared.config.name
-    ending.print_results(f"Results of {name}", name, result_rows(results))
+    name, config = prepared.config.name, prepared.config
+    report = make_report(prepared.run, config)
+    if not report.groups:
+        results = read_results(prepared.run.path, tuple(config.stages))
+        ending.print_results(f"Results of {name}", name, result_rows(results))
+        return
+    ending.print_table(f"Results of {name}", report_view.COLUMNS, report_view.comparison([report]))
+    ending.write_lines([*report_view.notes([report]), *ending.next_lines(name)])

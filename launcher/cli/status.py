@@ -43,10 +43,12 @@ def status_lines(overview: Overview) -> list[str]:
     if overview.pid is not None:
         lines.append(f"  process      {overview.pid}")
     lines.append(f"  directory    {overview.path}")
-    for result in overview.results:
+    grouped = {member for group in overview.groups for member in group["members"]}
+    for result in (each for each in overview.results if each["stage"] not in grouped):
         figures = metrics.joined(metrics.evaluation_pairs(result["test"] or result.get("metrics") or {}))
         split = f"{result['test'].get('split', 'test')} " if result["test"] else ""
         lines.append(f"  {result['stage']:<12} {split}{figures or 'finished'}")
+    lines += [f"  {group['group']:<12} {group['summary']}" for group in overview.groups]
     if overview.root_cause and overview.state == "failed":
         lines += _cause_lines(overview)
     hint = _NEXT.get(overview.state)

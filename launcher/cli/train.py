@@ -15,6 +15,9 @@ def train(
     devices: options.DevicesOption = None,
     resume: options.ResumeOption = "auto",
     name: options.NameOption = None,
+    rerun: options.RerunOption = None,
+    seeds: options.SeedsOption = None,
+    folds: options.FoldsOption = None,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
     """Run the stages of a config; go on where this run stopped."""
@@ -22,5 +25,17 @@ def train(
     from launcher.launching import run_session
     from launcher.request import Request, resolve
 
-    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    request = Request(
+        config,
+        tuple(overrides or ()),
+        stage,
+        nproc_per_node,
+        devices,
+        resume,
+        name,
+        runs_dir,
+        tuple(rerun or ()),
+        options.read_seeds(seeds),
+        folds,
+    )
     raise typer.Exit(run_session(resolve(request), show_results))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher import secrets
+from launcher.anew import describe
 from launcher.console import text
 from launcher.estimates import DiskEstimate, MemoryEstimate
 from launcher.plan import Plan, StagePlan
@@ -22,12 +23,11 @@ UNKNOWN = "known after prepare"
 def render(plan: Plan) -> RenderableType:
     """The whole page."""
     parts: list[RenderableType] = [_title(f"Plan of {plan.name}"), _pairs(_run_rows(plan))]
-    for stage in plan.stages:
-        parts += [_title(f"Stage {stage.name}"), _pairs(_stage_rows(plan, stage))]
-        if stage.data_sets:
-            parts.append(Padding(_data_sets(stage), (0, 0, 0, 2)))
-        if stage.groups:
-            parts.append(Padding(_groups(stage), (0, 0, 0, 2)))
+    if plan.anew:
+        lines = describe(plan.anew, [stage.name for stage in plan.stages])
+        parts += [_title("Trained anew"), *(Padding(Text(line, style="yellow"), (0, 0, 0, 2)) for line in lines)]
+    for stages in _together(plan.stages):
+        parts += _stage_parts(plan, stages)
     parts += [_title("Needs"), _pairs(_need_rows(plan))]
     parts += [_title("Processes"), _processes(plan)]
     parts += [
@@ -40,6 +40,38 @@ def render(plan: Plan) -> RenderableType:
             *(Text(f"warning: {warning}", style="yellow") for warning in plan.warnings),
         ]
     return Group(*parts)
+
+
+def _together(stages: Sequence[StagePlan]) -> list[list[StagePlan]]:
+    """The stages one by one, neighbours of the same group together."""
+    found: list[list[StagePlan]] = []
+    for stage in stages:
+        if found and stage.group is not None and found[-1][0].group == stage.group:
+            found[-1].append(stage)
+        else:
+            found.append([stage])
+    return found
+
+
+def _stage_parts(plan: Plan, stages: Sequence[StagePlan]) -> list[RenderableType]:
+    """One stage, or what the stages of a group have in common and a line per stage for what differs."""
+    first, rows = stages[0], [dict(_stage_rows(plan, stage)) for stage in stages]
+    same = [label for label in rows[0] if len({row.get(label) for row in rows}) == 1]
+    name = first.name if len(stages) == 1 else f"{first.group}: {len(stages)} stages"
+    parts: list[RenderableType] = [
+        _title(f"Stage {name}" if len(stages) == 1 else name),
+        _pairs((label, rows[0][label]) for label in same),
+    ]
+    if len(stages) > 1:
+        parts.append(_pairs((stage.name, _own(row, same)) for stage, row in zip(stages, rows, strict=True)))
+    for shown, table in ((first.data_sets, _data_sets), (first.groups, _groups)):
+        if shown and all((stage.data_sets, stage.groups) == (first.data_sets, first.groups) for stage in stages):
+            parts.append(Padding(table(first), (0, 0, 0, 2)))
+    return parts
+
+
+def _own(row: Mapping[str, str], same: Sequence[str]) -> str:
+    return ", ".join(f"{label} {value}" for label, value in row.items() if label not in same)
 
 
 def _title(title: str) -> Rule:
@@ -84,7 +116,8 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
     duration = f"{text.plural(stage.epochs, 'epoch')}" if stage.epochs else "max_steps"
     rows = [
         ("task", f"{stage.task} (finished, not repeated)" if stage.finished else stage.task),
-        ("starts from", plan.model if stage.init == "model" else f"stage {stage.init}"),
+        ("starts from", _start_text(plan, stage)),
+        ("seed", str(stage.seed)),
         ("batch", stage.batch.text),
         ("examples", UNKNOWN if steps.num_examples is None else f"{steps.num_examples:,} per epoch"),
         ("steps per epoch", UNKNOWN if steps.steps_per_epoch is None else f"{steps.steps_per_epoch:,}"),
@@ -122,6 +155,13 @@ def _data_sets(stage: StagePlan) -> Table:
     return table
 
 
+def _start_text(plan: Plan, stage: StagePlan) -> str:
+    if stage.init == "model":
+        return plan.model
+    where = f" ({stage.start_folder})" if stage.start_folder else ""
+    return f"{'run' if '/' in stage.init else 'stage'} {stage.init.replace('@', ' at step ')}{where}"
+
+
 def _groups(stage: StagePlan) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("part of the model", no_wrap=True)
@@ -139,13 +179,19 @@ def _groups(stage: StagePlan) -> Table:
 
 def _need_rows(plan: Plan) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
-    for stage in plan.stages:
-        rows.append((f"memory, {stage.name}", _memory_text(stage.memory)))
+    for stages in _together(plan.stages):
+        most = max(stages, key=lambda stage: stage.memory.total if stage.memory else 0)
+        rows.append((f"memory, {_called(stages)}", _memory_text(most.memory)))
     rows.append(("memory free", text.size(plan.memory_available_bytes) if plan.memory_available_bytes else "unknown"))
-    for stage in plan.stages:
-        rows.append((f"disk, {stage.name}", _disk_text(stage.disk)))
+    for stages in _together(plan.stages):
+        each = f"{len(stages)} stages of " if len(stages) > 1 else ""
+        rows.append((f"disk, {_called(stages)}", each + _disk_text(stages[0].disk)))
     rows.append(("disk free", text.size(plan.disk_free_bytes) if plan.disk_free_bytes else "unknown"))
     return rows
+
+
+def _called(stages: Sequence[StagePlan]) -> str:
+    return stages[0].name if len(stages) == 1 else str(stages[0].group)
 
 
 def _memory_text(memory: MemoryEstimate | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -12,10 +11,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from launcher.console import metrics, text
+from launcher.console import metrics, stage_rows, text
+from launcher.console.stage_rows import ASCII, Glyphs
 from launcher.console.state import Metrics, RankView, RunView, StageView, Work
 
 MAX_RANK_ROWS = 16
+MAX_FINAL_ROWS = 40
 LATE_BEAT_S = 5.0
 _STATE_STYLES = {
     "running": "green",
@@ -27,27 +28,12 @@ _STATE_STYLES = {
 _RANK_STYLES = {"running": "green", "done": "green", "failed": "red", "lost": "red"}
 
 
-@dataclass(frozen=True)
-class Glyphs:
-    """Characters that an ASCII terminal cannot show, and their stand-ins."""
-
-    done: str = "✓"
-    running: str = "●"
-    pending: str = "·"
-    failed: str = "✗"
-    separator: str = " · "
-    rule: str = "─"
-
-
-ASCII = Glyphs("+", ">", ".", "x", " | ", "-")
-
-
 def render(state: RunView, now: float, width: int, height: int, ascii_only: bool = False) -> RenderableType:
     """The whole screen, at most `height` lines where the content allows it."""
     glyphs = ASCII if ascii_only else Glyphs()
-    stages = _visible_stages(state.stages, max_rows=max(3, height - 15))
+    rows = stage_rows.visible(state.stages, max_rows=max(3, height - 15))
     top: list[RenderableType] = [*_header(state, now, width, glyphs), _rule(glyphs)]
-    top += [_stage_row(stage, now, width, glyphs) for stage in stages]
+    top += stage_rows.render(rows, now, width, glyphs)
     details = _details(state, width)
     # Every part is one line high. Beside them: two rules and the column names; at least three lines about the ranks, and the hint.
     spare = height - len(top) - len(details) - 3
@@ -61,7 +47,8 @@ def render(state: RunView, now: float, width: int, height: int, ascii_only: bool
 def final(state: RunView, now: float, width: int, ascii_only: bool = False) -> RenderableType:
     """What stays on the terminal after the end: the header, every stage and the newest messages."""
     glyphs = ASCII if ascii_only else Glyphs()
-    stages = [_stage_row(stage, now, width, glyphs) for stage in state.stages]
+    rows = stage_rows.visible(state.stages, max_rows=MAX_FINAL_ROWS)
+    stages = stage_rows.render(rows, now, width, glyphs)
     return Group(
         *_header(state, now, width, glyphs), _rule(glyphs), *stages, *_messages(state, width, newest=6, max_lines=9)
     )
@@ -105,64 +92,6 @@ def _joined(parts: list[str], separator: str, width: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
-
-
-def _visible_stages(stages: tuple[StageView, ...], max_rows: int) -> tuple[StageView, ...]:
-    """All stages, or the window around the running one when there are too many for the terminal."""
-    if len(stages) <= max_rows:
-        return stages
-    current = next((i for i, stage in enumerate(stages) if stage.status in ("running", "pending")), len(stages) - 1)
-    first = max(0, min(current - 1, len(stages) - max_rows))
-    return stages[first : first + max_rows]
-
-
-def _stage_row(stage: StageView, now: float, width: int, glyphs: Glyphs) -> RenderableType:
-    marks = {
-        "done": (glyphs.done, "green"),
-        "running": (glyphs.running, "cyan"),
-        "failed": (glyphs.failed, "red"),
-    }
-    mark, style = marks.get(stage.status, (glyphs.pending, "yellow" if stage.status == "stopped" else "dim"))
-    row = Table.grid(expand=True, padding=(0, 1))
-    row.add_column(width=1)
-    row.add_column(width=min(16, max(8, width // 6)), no_wrap=True, overflow="crop")
-    if stage.status == "running":
-        row.add_column(ratio=1)
-        row.add_column(justify="right", no_wrap=True)
-        total = stage.total_steps or None
-        bar = ProgressBar(total=total or 100, completed=stage.step, pulse=total is None, animation_time=now)
-        row.add_row(Text(mark, style), Text(stage.name, "bold"), bar, Text(_progress_text(stage, now, width)))
-    else:
-        row.add_column(ratio=1, no_wrap=True, overflow="crop")
-        row.add_row(
-            Text(mark, style),
-            Text(stage.name),
-            Text(_ended_text(stage), style="" if stage.status == "done" else "dim"),
-        )
-    return row
-
-
-def _progress_text(stage: StageView, now: float, width: int) -> str:
-    total = f"/{stage.total_steps:,}" if stage.total_steps else ""
-    steps = f"{stage.step:,}{total}"
-    if width < 60:
-        return steps
-    epoch = stage.progress.get("epoch")
-    parts = [
-        steps,
-        f"epoch {epoch:.2f}" if isinstance(epoch, (int, float)) else "",
-        f"{text.duration(stage.eta_s(now))} left",
-    ]
-    return "  ".join(part for part in parts if part)
-
-
-def _ended_text(stage: StageView) -> str:
-    if stage.status == "pending":
-        return f"pending{': ' + stage.task if stage.task not in ('', stage.name) else ''}"
-    word = {"early_stopping": "stopped early"}.get(stage.reason, stage.status)
-    took = f" in {text.duration(stage.seconds)}" if stage.seconds else ""
-    figures = metrics.joined(metrics.evaluation_pairs(stage.metrics))
-    return f"{word} at step {stage.step:,}{took}{': ' + figures if figures else ''}"
 
 
 def _details(state: RunView, width: int) -> list[RenderableType]:

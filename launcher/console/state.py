@@ -55,6 +55,8 @@ class StageView:
     reason: str = ""
     marks: tuple[tuple[float, int], ...] = ()
     """Newest (time, step) pairs, from which the time left is estimated."""
+    group: str | None = None
+    """Stages of the same group are summed up where there is no room for all."""
 
     @property
     def steps_per_s(self) -> float:

@@ -29,6 +29,7 @@ NOW = (
     "resume",
     "evaluate",
     "predict",
+    "report",
     "setup",
     "test",
 )

@@ -14,9 +14,7 @@ import pytest
 from cluster.processes import ProcessId
 from configs.errors import Exit
 from configs.loader import dump_resolved, load_config
-from configs.schema import Config
 from launcher import continuation
-from launcher.continuation import changed_keys
 from launcher.overview import describe
 from launcher.request import Request, absolute, resolve_run
 from launcher.rundir import RunDirectory
@@ -193,6 +191,20 @@ class TestContinuation:
         assert "stages.finetune.epochs: 1 -> 2\n" in done.stderr
         assert "stages.finetune.lr: 2e-05 -> 0.0001\n" in done.stderr
         assert "next: ./run.sh resume tiny" in done.stderr
+        again = launcher("plan", str(path), "finetune.lr=1e-4", "--rerun", "finetune", runs_dir=tmp_path)
+        assert "--rerun; stages.finetune.lr: 2e-05 -> 0.0001" in " ".join(again.stdout.split()), again.stderr
+
+    def test_plan_says_what_is_trained_anew_and_moves_nothing(self, tmp_path):
+        path = started_run(tmp_path)
+        write_json(tmp_path / "tiny" / "finetune" / "done.json", DONE)
+        before = sorted(tmp_path.rglob("*"))
+        done = launcher("plan", str(path), "finetune.lr=1e-4", runs_dir=tmp_path)
+        said = " ".join(done.stdout.split())
+        assert "stage 'finetune': trained anew (stages.finetune.lr: 2e-05 -> 0.0001)" in said, done.stderr
+        assert "the old result is kept in superseded/finetune-001" in said
+        assert sorted(tmp_path.rglob("*")) == before
+        refused = launcher("prepare", str(path), "finetune.lr=1e-4", runs_dir=tmp_path)
+        assert (refused.returncode, "prepare changes nothing that was trained" in refused.stderr) == (Exit.USAGE, True)
 
     def test_what_only_changes_the_records_may_change(self, tmp_path):
         path = started_run(tmp_path)
@@ -257,32 +269,6 @@ class TestContinuation:
             holder.kill()
         assert done.returncode == Exit.USAGE
         assert "run 'tiny' is held by another launch" in done.stderr
-
-
-def config_with(**changes: object) -> Config:
-    data = {
-        "name": "x",
-        "model": "m",
-        "data": {"dataset": "trec"},
-        "stages": {"finetune": {"task": "finetune", "epochs": 1}},
-    }
-    return Config.model_validate(data | changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "keys"),
-    [
-        ({}, []),
-        ({"seed": 1}, ["seed"]),
-        ({"train": {"log_every": 1, "checkpoint_every": 7, "keep_checkpoints": 9}}, []),
-        ({"launch": {"startup_timeout_s": 1, "stop_grace_s": 2}}, []),
-        ({"launch": {"threads_per_rank": 2}}, ["launch.threads_per_rank"]),
-        ({"launch": {"env": {"OMP_DYNAMIC": "x"}}}, ["launch.env", "launch.env.OMP_DYNAMIC"]),
-        ({"data": {"dataset": "trec", "labels": "fine"}}, ["data.labels"]),
-    ],
-)
-def test_which_changes_count(changes, keys):
-    assert [key for key, _, _ in changed_keys(config_with(), config_with(**changes))] == keys
 
 
 def test_prepare_reads_the_data_and_plan_then_knows_the_steps(tmp_path):

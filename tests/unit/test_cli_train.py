@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import Exit
 from launcher.model_facts import find_model
 from tests.cli_runs import ROOT, TIMEOUT_S, launcher, write_config
 
@@ -77,11 +76,10 @@ def test_the_same_command_again_shows_the_results(trained):
     assert "test accuracy" in done.stdout
 
 
-def test_a_changed_config_is_refused(trained):
+def test_a_changed_config_would_train_anew(trained):
     runs_dir, config = trained
-    done = launcher("train", str(config), "seed=1", runs_dir=runs_dir)
-    assert done.returncode == Exit.USAGE
-    assert "seed: 42 -> 1" in done.stderr
+    done = launcher("plan", str(config), "seed=1", runs_dir=runs_dir)
+    assert "trained anew (seed: 42 -> 1)" in " ".join(done.stdout.split()), done.stderr
 
 
 def test_evaluate_and_predict_pass_everything_through(trained):

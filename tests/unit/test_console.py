@@ -99,6 +99,30 @@ class TestScreens:
         shown = drawn(RunView(replay.first_view().header, replay.T0, stages), 1.0, 80, 24)
         assert [name for name in ("s28", "s29", "s30", "s59") if f"{name} " in shown] == ["s29", "s30"]
 
+    @pytest.mark.parametrize("running", [0, 7, 29])
+    def test_thirty_stages_of_groups_fit_a_small_terminal(self, running):
+        """Groups of five: what is done or pending shares a line, the running one stands alone with the end of its name."""
+        stages = tuple(
+            StageView(
+                f"finetune-init-pretrain-{i // 5}0000-seed{i % 5 + 1}",
+                status="done" if i < running else "running" if i == running else "pending",
+                metrics={"accuracy": 0.9 + i / 1000},
+                seconds=60,
+                step=1,
+                group=f"finetune-init-pretrain-{i // 5}0000",
+            )
+            for i in range(30)
+        )
+        shown = drawn(RunView(replay.first_view().header, replay.T0, stages), 1.0, 80, 24)
+        rows = [line for line in shown.split("\n") if "…" in line]
+        assert len(shown.rstrip("\n").split("\n")) <= 24
+        assert len([row for row in rows if f"0000-seed{running % 5 + 1}" in row]) == 1
+        if running == 7:
+            assert "5 stages done in 5m00s: accuracy 90.00 % to 90.40 %" in rows[0]
+            assert "2 stages done in 2m00s: accuracy 90.50 % to 90.60 %" in rows[1]
+            assert "2 stages pending" in rows[3]
+        assert max(map(len, shown.split("\n"))) <= 80
+
     def test_control_sequences_in_messages_do_not_reach_the_terminal(self):
         state = add_message(replay.first_view(), "info", "evil \x1b[2J\x07 text", replay.T0)
         assert "evil  text" in drawn(state, 1.0, 80, 24)

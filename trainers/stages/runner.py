@@ -55,6 +55,7 @@ class StageRunner:
         self.run_ = run
         self.name = name
         self.stage = run.config.stages[name]
+        self.seed = run.config.stage_seed(name)
         self.facts = run.prepared["stages"][name]
         self.directory = run.directory / name
         self.store = CheckpointStore(self.directory / "checkpoints")
@@ -67,12 +68,14 @@ class StageRunner:
     # Parts ----------------------------------------------------------------------------------------------------------
 
     def _start_folder(self) -> Path:
-        init = self.run_.config.stage_init(self.name)
-        return self.source.directory if init == "model" else self.run_.directory / init / "model"
+        start, outside = self.run_.config.stage_start(self.name), self.facts["start"]
+        if outside is not None:
+            return Path(outside["folder"])
+        return self.source.directory if start.is_model else self.run_.directory / start.folder
 
     def _make_model(self, config: BertConfig, load: bool) -> Any:
         """The model with its starting weights; new heads come from the seed, the same on every rank."""
-        paddle.seed(self.run_.config.seed)
+        paddle.seed(self.seed)
         model = self.work.build_model(config)
         if load:
             folder = self._start_folder()
@@ -81,7 +84,7 @@ class StageRunner:
             if self.run_.ranks.rank == 0:
                 new = sorted({name.rsplit(".", 1)[0] for name in loaded.new})
                 heads = f"; classifier of its data set {head}" if head is not None else ""
-                heads += f"; new, from seed {self.run_.config.seed}: {', '.join(new)}" if new else ""
+                heads += f"; new, from seed {self.seed}: {', '.join(new)}" if new else ""
                 self.run_.recorder.message(f"{self.name}: weights from {folder}{heads}")
         return model
 
@@ -118,10 +121,11 @@ class StageRunner:
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
         parts = {
-            "stage": self.stage.model_dump(mode="json"),
+            "stage": self.stage.model_dump(mode="json", exclude={"seed", "group", "init", "save_model_every"}),
             "data": self.facts["data_fingerprint"],
-            "seed": self.run_.config.seed,
-            "init": self.run_.config.stage_init(self.name),
+            "seed": self.seed,
+            "init": str(self.run_.config.stage_start(self.name)),
+            "start": self.facts["start"] and self.facts["start"]["sha256"],
             "model": self.run_.prepared["model"]["fingerprint"],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -204,7 +208,7 @@ class StageRunner:
             train=run.config.train,
             policy=run.policy,
             ranks=run.ranks,
-            seed=run.config.seed,
+            seed=self.seed,
             progress=progress,
             store=self.store,
             recorder=run.recorder,

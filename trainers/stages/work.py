@@ -53,7 +53,7 @@ class StageContext:
     @property
     def seed(self) -> int:
         """Seed of everything random in the stage."""
-        return self.run.config.seed
+        return self.run.config.stage_seed(self.name)
 
     def split(self, name: str) -> Path:
         """The cache entry of a prepared split."""

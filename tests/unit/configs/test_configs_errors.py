@@ -129,7 +129,7 @@ def test_golden_report_of_ten_errors_at_once(write: Write) -> None:
         ("{epochs: 1, task: finetun}", "task: 'finetun'; allowed: pretrain, finetune or multitask; did you mean 'finetune'?"),
         ("{epochs: 1, nsp: true}", "nsp: unknown key; 'nsp' is only for stages with task: pretrain"),
         ("{epochs: 1, batch_size: 3}", "batch_size: unknown key; did you mean 'batch'?"),
-        ("{epochs: 1, seed: 3}", "seed: unknown key here; did you mean 'seed'?"),
+        ("{epochs: 1, name: x}", "name: unknown key here; did you mean 'name'?"),
         ("{epochs: 1, save_steps: 3}", "save_steps: unknown key here; did you mean 'train.checkpoint_every'?"),
         ("{num_train_epochs: 1}", "num_train_epochs: unknown key; did you mean 'epochs'?"),
         ("{}", "epochs: missing; give epochs or max_steps"),
