@@ -20,7 +20,7 @@ from configs.schema import FinetuneStage, PretrainStage
 from trainers.engine.files import commit_directory, write_synced
 from trainers.model.config import BertConfig
 from trainers.model.heads import BertForClassification, BertForPretraining
-from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_weights, to_hf_arrays
+from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_folder_weights, to_hf_arrays
 
 HEAD_FILE = "bert4doc.json"
 
@@ -70,8 +70,7 @@ def build_model(
 
 def load_folder(model: nn.Layer, folder: Path) -> LoadReport:
     """Load a folder's weights into a model; heads may be new."""
-    path = folder / "model.safetensors"
-    return load_arrays(model, read_weights(path), str(path))
+    return load_arrays(model, *read_folder_weights(folder))
 
 
 def _architecture(stage: PretrainStage | FinetuneStage) -> str:

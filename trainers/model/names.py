@@ -32,8 +32,8 @@ _FROM_HF = (
     (r"^cls\.predictions\.transform\.LayerNorm\.", "cls.predictions.layer_norm."),
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
-_HEAD = re.compile(r"^(cls\.|classifier\.|bert\.pooler\.)")
-_DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
+_HEAD = re.compile(r"^(cls\.|classifier\.|qa_outputs\.|bert\.pooler\.)")
+_DERIVED = re.compile(r"((position|token_type)_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
 
@@ -60,7 +60,7 @@ def from_hf(name: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier."""
+    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier, question answering."""
     return bool(_HEAD.match(name))
 
 
