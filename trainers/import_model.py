@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.errors import ConfigError, Exit, UserError
+
+if TYPE_CHECKING:
+    from trainers.importing.source import Source
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,10 +40,10 @@ def import_model(source_path: Path, target: Path, trusted: bool) -> list[str]:
             import_command(source_path),
         )
     check_target(target)
-    return _convert(source_path, target)
+    return _convert(source, target)
 
 
-def _convert(source_path: Path, target: Path) -> list[str]:
+def _convert(source: Source, target: Path) -> list[str]:
     from safetensors.numpy import save as to_safetensors
 
     from trainers.engine.files import write_synced
@@ -50,7 +54,6 @@ def _convert(source_path: Path, target: Path) -> list[str]:
     from trainers.model.weights import load_arrays, to_hf_arrays, to_our_arrays
     from trainers.model_store import open_model
 
-    source = files.find_source(source_path)
     config = files.read_config(source.folder)
     vocabulary, lower_case = files.read_vocabulary(source.folder), files.read_lower_case(source.folder)
     arrays = to_our_arrays(files.read_arrays(source))

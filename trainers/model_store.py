@@ -140,6 +140,7 @@ def read_model_config(path: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises DataError when it is unreadable, far too large or no object."""
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise DataError(f"{path}: more than {_MAX_JSON_BYTES} bytes, no configuration")

@@ -318,7 +318,8 @@ class StageRunner:
     ) -> None:
         """Write the model folder and the curves, then done.json: from then on the stage is not repeated."""
         progress = loop.progress
-        save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names)
+        pairs = isinstance(self.stage, FinetuneStage) and self._trains_on_pairs()
+        save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names, pairs)
         write_board(self.directory / "visualdl", self.metrics.read())
         end = {
             "step": progress.step,
@@ -329,6 +330,9 @@ class StageRunner:
         done = {**end, "best_step": progress.best_step, "fingerprint": self.fingerprint()}
         replace_json(self.directory / "done.json", done)
         self.run_.recorder.record("stage_end", stage=self.name, **end)
+
+    def _trains_on_pairs(self) -> bool:
+        return open_texts(Path(self.facts["splits"]["train"])).pair_lengths is not None
 
     def _test(self, loop: TrainingLoop, stage: FinetuneStage) -> dict[str, Any]:
         """Evaluate the result on the test split; writes eval.json and predictions.tsv. Returns the main scores."""

@@ -14,6 +14,7 @@ from configs.schema import Config, FinetuneStage
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
 from trainers.engine.ranks import Ranks, tune_device
 from trainers.model.folder import HEAD_FILE, build_model, load_folder, read_bert_config
+from trainers.model_store import open_model
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Classifier:
     label_names: tuple[str, ...]
     vocabulary: Vocabulary
     lower_case: bool
+    pairs: bool
+    """Whether it was trained on pairs of texts."""
 
 
 def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str:
@@ -49,22 +52,52 @@ def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Load STAGE/model. Raises DataError when it is not a folder that a run has written."""
+    """Load STAGE/model, or another library's BertForSequenceClassification.
+
+    Raises DataError when it is not a classifier, or not complete.
+    """
+    stage, labels, pairs, lower_case = _read_head(folder) if (folder / HEAD_FILE).is_file() else _foreign_head(folder)
+    model = build_model(stage, read_bert_config(folder), len(labels))
+    loaded = load_folder(model, folder)
+    if loaded.new:
+        raise DataError(f"{folder / 'model.safetensors'}: lacks {', '.join(loaded.new)}")
+    model.eval()
+    return Classifier(folder, model, stage, labels, load_vocabulary(folder / "vocab.txt"), lower_case, pairs)
+
+
+def _read_head(folder: Path) -> tuple[FinetuneStage, tuple[str, ...], bool, bool]:
+    """(stage, labels, whether it takes pairs, whether it lower-cases) of a model that a run has trained."""
     path = folder / HEAD_FILE
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
         stage = FinetuneStage.model_validate(head["stage"])
         labels = tuple(str(name) for name in head["label_names"])
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return stage, labels, head.get("pairs") is True, bool(tokenizer["do_lower_case"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise DataError(f"{path}: not the head of a trained classifier: {error}") from error
-    model = build_model(stage, read_bert_config(folder), len(labels))
-    loaded = load_folder(model, folder)
-    if loaded.new:
-        raise DataError(f"{folder / 'model.safetensors'}: lacks {', '.join(loaded.new)}")
-    model.eval()
-    vocabulary = load_vocabulary(folder / "vocab.txt")
-    return Classifier(folder, model, stage, labels, vocabulary, bool(tokenizer["do_lower_case"]))
+
+
+def _foreign_head(folder: Path) -> tuple[FinetuneStage, tuple[str, ...], bool, bool]:
+    """The same of a model that another library has trained: labels from config.json, all its positions, single texts."""
+    files = open_model(folder, folder.resolve().name)
+    names = files.config.get("id2label")
+    if "BertForSequenceClassification" not in str(files.config.get("architectures")) or not isinstance(names, dict):
+        raise DataError(
+            f"{folder}: no trained classifier: it has neither {HEAD_FILE} nor, in config.json, the architecture "
+            "BertForSequenceClassification with id2label",
+            "name a run, or the folder of a trained classifier such as runs/NAME/finetune/model",
+        )
+    labels = tuple(str(names[key]) for key in sorted(names, key=_class_number))
+    longest = min(512, int(files.config["max_position_embeddings"]))
+    stage = FinetuneStage.model_validate({"task": "finetune", "epochs": 1, "max_length": longest})
+    return stage, labels, False, files.lower_case
+
+
+def _class_number(key: str) -> int:
+    if not key.isdecimal():
+        raise DataError(f"config.json: id2label: {key!r}; a class number is needed")
+    return int(key)
 
 
 def alone() -> Ranks:

@@ -42,25 +42,26 @@ def find_source(path: Path) -> Source:
         return Source(path.parent, (_known(path),))
     if not path.is_dir():
         raise ConfigError(f"import: {path} does not exist", "name a folder or a weight file: ./run.sh import --help")
-    weights = weight_files(path)
-    if not weights and (path / _TORCH_INDEX).is_file():
-        weights = indexed_files(path / _TORCH_INDEX, ".bin")
-    if not weights:
-        weights = tuple(path / name for name in (_TORCH_FILE, _PADDLE_FILE) if (path / name).is_file())[:1]
+    weights = _named_weights(path)
     if not weights:
         refuse_tensorflow(path)
         weights = tuple(sorted(each for each in path.iterdir() if each.suffix in (*_TORCH_SUFFIXES, *_PADDLE_SUFFIXES)))
-    if len(weights) == 1 or (weights and weights[0].name not in (_TORCH_FILE, _PADDLE_FILE) and _are_parts(path)):
-        return Source(path, weights)
-    several = f"several weight files ({', '.join(each.name for each in weights[:5])})" if weights else "no weights"
-    raise DataError(
-        f"{path}: {several}; it holds {list_folder(path)}",
-        f"name the file: {_TORCH_FILE}, {_PADDLE_FILE} or model.safetensors",
-    )
+        if len(weights) != 1:
+            listed = ", ".join(each.name for each in weights[:5])
+            raise DataError(
+                f"{path}: " + (f"several weight files: {listed}" if weights else f"no weights; it holds {list_folder(path)}"),
+                f"name the file: {_TORCH_FILE}, {_PADDLE_FILE} or model.safetensors",
+            )
+    return Source(path, weights)
 
 
-def _are_parts(folder: Path) -> bool:
-    return (folder / _TORCH_INDEX).is_file() or bool(weight_files(folder))
+def _named_weights(folder: Path) -> tuple[Path, ...]:
+    """The weights of a folder under their usual names, the safest form first; empty when there are none."""
+    if found := weight_files(folder):
+        return found
+    if (folder / _TORCH_INDEX).is_file():
+        return indexed_files(folder / _TORCH_INDEX, ".bin")
+    return tuple(folder / name for name in (_TORCH_FILE, _PADDLE_FILE) if (folder / name).is_file())[:1]
 
 
 def _known(path: Path) -> Path:

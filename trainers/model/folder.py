@@ -86,8 +86,12 @@ def save_folder(
     stage: PretrainStage | FinetuneStage,
     source: ModelSource,
     label_names: Sequence[str],
+    pairs: bool = False,
 ) -> None:
-    """Write a folder all at once. `arrays`: weights under our names. Raises CannotWriteError."""
+    """Write a folder all at once. `arrays`: weights under our names; `pairs`: it was trained on pairs of texts.
+
+    Raises CannotWriteError.
+    """
     architecture = _architecture(stage)
     tensors = to_hf_arrays(arrays)
     if architecture == "BertModel":
@@ -106,7 +110,7 @@ def save_folder(
         "do_lower_case": source.lower_case,
         "model_max_length": config.max_positions,
     }
-    head = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names)}
+    head = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names), "pairs": pairs}
 
     def fill(directory: Path) -> None:
         write_synced(directory / "model.safetensors", to_safetensors(tensors, metadata={"format": "pt"}))
