@@ -37,7 +37,7 @@ def import_model(source_path: Path, target: Path, trusted: bool) -> list[str]:
             f"{source.pickles[0]}: is a pickle. A pickle is a program: it can read and delete files, send them away and start "
             "other programs when it is loaded. This import runs nothing of it and refuses whatever is not a tensor; even so, "
             "use only files from a source you trust",
-            import_command(source_path),
+            import_command(source_path, target),
         )
     check_target(target)
     return _convert(source, target)
@@ -66,7 +66,9 @@ def _convert(source: Source, target: Path) -> list[str]:
     def fill(directory: Path) -> None:
         write_synced(directory / "model.safetensors", tensors)
         write_synced(directory / "vocab.txt", vocabulary)
-        write_synced(directory / "config.json", files.encode_json({**kept, **shape.to_json(), "torch_dtype": "float32"}))
+        write_synced(
+            directory / "config.json", files.encode_json({**kept, **shape.to_json(), "torch_dtype": "float32"})
+        )
         cased = lower_case if lower_case is not None else open_model(directory, source.folder.resolve().name).lower_case
         write_synced(directory / "tokenizer_config.json", files.encode_json({**settings, "do_lower_case": cased}))
         open_model(directory, target.name)

@@ -95,7 +95,9 @@ def open_model(folder: Path, name: str) -> ModelFiles:
 def _require_files(folder: Path) -> tuple[Path, ...]:
     """The weight files of a folder that has all it needs; DataError says what else it holds and what to do with it."""
     weights = weight_files(folder)
-    missing = [name for name in NEEDED_FILES if not (folder / name).is_file() and not (name == WEIGHTS_FILE and weights)]
+    missing = [
+        name for name in NEEDED_FILES if not (folder / name).is_file() and not (name == WEIGHTS_FILE and weights)
+    ]
     if not missing:
         return weights
     if not weights:
@@ -115,11 +117,11 @@ def _require_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def import_command(source: Path) -> str:
-    """The command that converts pickled weights."""
-    target = source if source.is_dir() else source.parent
-    quoted = [shlex.quote(str(each)) for each in (source, target.with_name(f"{target.resolve().name}-safetensors"))]
-    return f"./run.sh import {quoted[0]} --to {quoted[1]} --i-trust-this-file"
+def import_command(source: Path, target: Path | None = None) -> str:
+    """The command that converts pickled weights, to a folder beside theirs if no other is given."""
+    folder = source if source.is_dir() else source.parent
+    target = target or folder.with_name(f"{folder.resolve().name}-safetensors")
+    return f"./run.sh import {shlex.quote(str(source))} --to {shlex.quote(str(target))} --i-trust-this-file"
 
 
 def refuse_tensorflow(folder: Path) -> None:

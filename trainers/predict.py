@@ -41,7 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pair-column", help="column of the second text")
     parser.add_argument("--no-header", action="store_true", help="TSV, CSV: the first row is data")
     parser.add_argument("--json", action="store_true", help="JSON lines with the probability of every class")
-    parser.add_argument("--probabilities", action="store_true", help="TSV with a header and the probability of every class")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="TSV with a header and the probability of every class"
+    )
     parser.add_argument("--batch", type=int, help="most sequences computed at once")
     parser.add_argument("--output", type=Path, help="write here instead of standard output, whole or not at all")
     return parser.parse_args()
@@ -90,7 +92,9 @@ def open_items(
     if arguments.text:
         return read_arguments(arguments.text, arguments.text_pair, takes_pairs)
     chosen = guess_format(arguments.file) if arguments.format == "auto" else arguments.format
-    named = [f"--{name}" for name in ("column", "pair-column") if getattr(arguments, name.replace("-", "_")) is not None]
+    named = [
+        f"--{name}" for name in ("column", "pair-column") if getattr(arguments, name.replace("-", "_")) is not None
+    ]
     if arguments.pair_column is not None and not takes_pairs:
         raise ConfigError("--pair-column: this model was trained on single texts", "leave --pair-column out")
     if chosen == "text" and (named or arguments.no_header):

@@ -18,6 +18,12 @@ Overrides = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (./run.sh runs).", show_default=False)]
+RunOrFolderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FOLDER", help="Name of a run, or the folder of a model as a path (with a /).", show_default=False
+    ),
+]
 StageOption = Annotated[str | None, typer.Option("--stage", metavar="S", help="Only this stage.", show_default=False)]
 NprocOption = Annotated[
     str | None,

@@ -22,6 +22,7 @@ NOW = (
     "train",
     "plan",
     "prepare",
+    "import",
     "runs",
     "status",
     "logs",
@@ -29,6 +30,7 @@ NOW = (
     "resume",
     "evaluate",
     "predict",
+    "export",
     "setup",
     "test",
 )

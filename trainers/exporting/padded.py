@@ -39,7 +39,11 @@ class PaddedClassifier(nn.Layer):
     def _embed(self, ids_BS: paddle.Tensor, types_BS: paddle.Tensor) -> paddle.Tensor:
         table = self.trained.bert.embeddings
         positions_S = paddle.arange(paddle.shape(ids_BS)[1], dtype="int64")
-        x_BSH = table.word_embeddings(ids_BS) + table.position_embeddings(positions_S) + table.token_type_embeddings(types_BS)
+        x_BSH = (
+            table.word_embeddings(ids_BS)
+            + table.position_embeddings(positions_S)
+            + table.token_type_embeddings(types_BS)
+        )
         embedded: paddle.Tensor = table.layer_norm(x_BSH)
         return embedded
 

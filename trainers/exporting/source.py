@@ -63,7 +63,9 @@ def check_format(trained: Trained, chosen: str) -> None:
             f"use it as it is: ./run.sh predict {trained.folder}",
         )
     why = {"inference": "a pre-training stage classifies nothing"}.get(chosen, "it does not know this head")
-    raise ConfigError(f"export: --format {chosen} cannot hold this model: {why}", f"choose --format {' or '.join(allowed)}")
+    raise ConfigError(
+        f"export: --format {chosen} cannot hold this model: {why}", f"choose --format {' or '.join(allowed)}"
+    )
 
 
 def last_finished(run_dir: Path, config: Config, stage: str | None) -> str:

@@ -86,7 +86,9 @@ def _grammar(budget: Budget) -> Grammar:
         functions[Symbol(module, "_reconstruct")] = lambda *_: _Array()
     for module in ("builtins", "__builtin__"):
         functions[Symbol(module, "tuple")] = _pair
-    return Grammar(functions, frozenset((Symbol("numpy", "ndarray"),)), buildable=(_Array, _Type))
+    return Grammar(
+        functions, frozenset((Symbol("numpy", "ndarray"),)), builders={_Array: _Array.build, _Type: _Type.build}
+    )
 
 
 def _pair(items: Any) -> tuple[Any, ...]:

@@ -41,7 +41,6 @@ class Symbol(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-
 @dataclass(frozen=True)
 class Grammar:
     """What one kind of file may name."""
@@ -52,8 +51,8 @@ class Grammar:
     """What may be named as an argument, but not called."""
     persistent: Callable[[Any], Any] | None = None
     """Makes an object from a persistent id; None: the file may not have any."""
-    buildable: tuple[type, ...] = ()
-    """Our types whose method `build` takes the state that the file gives to what they stand for."""
+    builders: Mapping[type, Callable[[Any, Any], None]] = field(default_factory=dict)
+    """By our types: what takes an object and the state that the file gives to what it stands for."""
 
 
 class Budget:
@@ -95,7 +94,9 @@ def read_pickle(stream: Bytes, grammar: Grammar, where: str) -> Any:
     except DataError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{where}: damaged, or not a file of weights ({error})", "copy it again from its source") from error
+        raise DataError(
+            f"{where}: damaged, or not a file of weights ({error})", "copy it again from its source"
+        ) from error
     raise DataError(f"{where}: ends in the middle", "copy it again from its source")
 
 
@@ -177,13 +178,16 @@ class _Machine:
     def call(self) -> None:
         arguments, target = self.pop(), self.pop()
         if not isinstance(target, Symbol) or target not in self.grammar.functions or not isinstance(arguments, tuple):
-            self.refuse(f"it calls {target if isinstance(target, Symbol) else f'an object of type {type(target).__name__}'}")
+            self.refuse(
+                f"it calls {target if isinstance(target, Symbol) else f'an object of type {type(target).__name__}'}"
+            )
         self.stack.append(self.grammar.functions[target](*arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
-        if isinstance(target, self.grammar.buildable):
-            target.build(state)
+        builder = self.grammar.builders.get(type(target))
+        if builder is not None:
+            builder(target, state)
         elif not isinstance(target, dict):  # an OrderedDict's attributes (PyTorch's _metadata) hold no weights
             self.refuse(f"it sets the state of an object of type {type(target).__name__}")
 

@@ -49,7 +49,8 @@ def find_source(path: Path) -> Source:
         if len(weights) != 1:
             listed = ", ".join(each.name for each in weights[:5])
             raise DataError(
-                f"{path}: " + (f"several weight files: {listed}" if weights else f"no weights; it holds {list_folder(path)}"),
+                f"{path}: "
+                + (f"several weight files: {listed}" if weights else f"no weights; it holds {list_folder(path)}"),
                 f"name the file: {_TORCH_FILE}, {_PADDLE_FILE} or model.safetensors",
             )
     return Source(path, weights)
@@ -105,6 +106,11 @@ def read_vocabulary(folder: Path) -> bytes:
     try:
         if (folder / "vocab.txt").is_file():
             return (folder / "vocab.txt").read_bytes()
+        if not (folder / "tokenizer.json").is_file():
+            raise DataError(
+                f"{folder}: has neither vocab.txt nor tokenizer.json; it holds {list_folder(folder)}",
+                "put the vocab.txt that belongs to the model beside the weights",
+            )
         values = read_json_object(folder / "tokenizer.json")
         model = values["model"]
         if model.get("type", "WordPiece") != "WordPiece":

@@ -77,7 +77,15 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             return _read_older(content, str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (ValueError, KeyError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except (
+        ValueError,
+        KeyError,
+        RuntimeError,
+        struct.error,
+        zlib.error,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         raise DataError(
             f"{path}: damaged, or not written by torch.save ({error})", "copy it again from its source"
         ) from error
@@ -191,7 +199,11 @@ class _Arrays:
         """The tensors of a dictionary, or of the dictionary in it that holds the weights."""
         inner = [value, *(value.get(key) for key in _STATE_KEYS)] if isinstance(value, dict) else []
         for state in inner:
-            views = {str(key): each for key, each in state.items() if isinstance(each, View)} if isinstance(state, dict) else {}
+            views = (
+                {str(key): each for key, each in state.items() if isinstance(each, View)}
+                if isinstance(state, dict)
+                else {}
+            )
             if views:
                 return {name: self._array(view) for name, view in views.items()}
         raise ValueError("no dictionary of tensors")

@@ -60,7 +60,7 @@ def from_hf(name: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier, question answering."""
+    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifier, answers."""
     return bool(_HEAD.match(name))
 
 

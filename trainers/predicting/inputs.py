@@ -66,13 +66,13 @@ def read_arguments(texts: Sequence[str], pairs: Sequence[str], takes_pairs: bool
     log = FirstBadRow()
     for number, text in enumerate(texts):
         if pairs:
-            first, second = text, pairs[number]
+            item = Item(text, pairs[number])
         else:
-            first, second = _split(text, "--text", 0, log) if takes_pairs else (text, None)
-        for part in (first, second):
+            item = Item(*_split(text, "--text", 0, log)) if takes_pairs else Item(text, None)
+        for part in item:
             if part is not None:
                 log.good_text(part, "--text", 0)
-        yield Item(first, second)
+        yield item
 
 
 def read_file(name: str, layout: Layout) -> Iterator[Item]:
@@ -147,7 +147,9 @@ def _table_values(path: Path, layout: Layout, log: FirstBadRow) -> Iterator[tupl
             if layout.header:
                 continue
         if len(fields) != width:
-            log.bad_row(path.name, line, f"{len(fields)} columns", delimiter.join(fields), f"{width}, as in the first row")
+            log.bad_row(
+                path.name, line, f"{len(fields)} columns", delimiter.join(fields), f"{width}, as in the first row"
+            )
         yield line, [fields[index] for index in indices]
 
 
@@ -175,5 +177,7 @@ def _json_values(path: Path, layout: Layout, log: FirstBadRow) -> Iterator[tuple
             log.bad_row(path.name, line, "not a JSON object", text, "one JSON object per line")
         for key in keys:
             if not isinstance(record.get(key), str):
-                log.bad_row(path.name, line, f"no text under {key!r}", sorted(record), "name it: --column, --pair-column")
+                log.bad_row(
+                    path.name, line, f"no text under {key!r}", sorted(record), "name it: --column, --pair-column"
+                )
         yield line, [record[key] for key in keys]
