@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from configs.errors import DataError
 
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 300_000
 """Weights of BERT-large take about 20,000."""
 
 
