@@ -22,6 +22,11 @@ _SUFFIXES: Mapping[str, Format] = {".tsv": "tsv", ".csv": "csv", ".jsonl": "json
 _IDLE_S = 0.05
 """So long the reader may be silent before what is there is classified: a person or a program may be waiting for it."""
 
+_READ_AHEAD = 64
+"""Rows that wait to be classified."""
+_GROUP_CHARACTERS = 1 << 20
+"""A group of long texts ends here, so that memory is bounded by characters and not only by rows."""
+
 
 class Item(NamedTuple):
     """One text, or a pair of texts."""
@@ -93,8 +98,9 @@ def read_file(name: str, layout: Layout) -> Iterator[Item]:
 
 
 def in_groups(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Groups of at most `size` in order, read ahead by a thread; a group is handed over early when no more arrives."""
-    waiting: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=2 * size)
+    """Groups in order, of at most `size` items and of bounded length, read ahead by a thread; a group is handed over early when
+    no more arrives."""
+    waiting: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=_READ_AHEAD)
 
     def feed() -> None:
         try:
@@ -107,10 +113,12 @@ def in_groups(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     threading.Thread(target=feed, daemon=True).start()
     while True:
         group: list[Item] = []
+        num_characters = 0
         last: Item | BaseException | None = waiting.get()
         while isinstance(last, Item):
             group.append(last)
-            if len(group) == size:
+            num_characters += len(last.text) + len(last.pair or "")
+            if len(group) == size or num_characters >= _GROUP_CHARACTERS:
                 break
             try:
                 last = waiting.get(timeout=_IDLE_S)

@@ -53,7 +53,7 @@ def write_all(folder: Path, body: bytes) -> list[Path]:
     return [p.write_zip(folder / "zip.bin", body, {"0": ZEROS}), older, paddle]
 
 
-CALLS = (
+CALLS: tuple[str, ...] = (
     "os system",
     "posix system",
     "subprocess Popen",
