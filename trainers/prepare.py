@@ -9,6 +9,7 @@ Prints JSON lines on stdout (progress, messages, one error); anything for people
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -112,8 +113,14 @@ def _describe(model: ModelFiles) -> dict[str, Any]:
         "num_parameters": model.num_parameters,
         "name": model.name,
         "lower_case": model.lower_case,
-        "fingerprint": sha256_file(model.weights),
+        "fingerprint": _fingerprint(model.weights),
     }
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """sha256 of the weight file; of several, that of their sums in order."""
+    sums = [sha256_file(file) for file in files]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def _steps_per_epoch(stage: StageBase, facts: Mapping[str, Any]) -> int:

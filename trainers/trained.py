@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError, DataError
-from configs.schema import ClassifierStage, Config, PretrainStage
+from configs.schema import ClassifierStage, Config, FinetuneStage, PretrainStage
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
 from trainers.engine.ranks import Ranks, tune_device
-from trainers.model.folder import HEAD_FILE, HeadFile, build_model, load_folder, read_bert_config, read_head_file
+from trainers.model.folder import HEAD_FILE, Head, HeadFile, build_model, load_folder, read_bert_config, read_head_file
+from trainers.model_store import open_model
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Classifier:
     label_names: tuple[str, ...]
     vocabulary: Vocabulary
     lower_case: bool
+    pairs: bool
+    """Whether it was trained on pairs of texts."""
 
 
 def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str:
@@ -47,41 +50,73 @@ def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str
 
 
 def load_classifier(folder: Path, head: str | None = None) -> Classifier:
-    """Load STAGE/model. `head`: the data set whose classifier to use, needed for a multi-task model alone.
+    """Load STAGE/model, or another library's BertForSequenceClassification.
 
-    Raises DataError when it is not a folder that a run has written, ConfigError when `head` is missing or is none of its own.
+    head: the data set whose classifier to use, needed for a multi-task model alone. Raises DataError when it is not a classifier or not
+    complete, ConfigError when `head` is missing or is none of its own.
     """
     head_file = read_head_file(folder)
-    if head_file is None or isinstance(head_file.stage, PretrainStage):
-        raise DataError(f"{folder / HEAD_FILE}: not the head of a trained classifier")
-    stage = head_file.stage
-    labels = head_file.label_names if head is None and not head_file.heads else _labels_of_head(folder, head_file, head)
-    model = build_model(stage, read_bert_config(folder), len(labels))
+    if head_file is None:
+        stage: ClassifierStage
+        stage, chosen, lower_case = _foreign_head(folder)
+        if head is not None:
+            raise ConfigError(f"'{head}': {folder} has one classifier only", "leave the data set out")
+    elif isinstance(head_file.stage, PretrainStage):
+        raise DataError(f"{folder}: a pre-training stage has no classifier", "name the folder of a fine-tuning stage")
+    else:
+        stage, chosen, lower_case = head_file.stage, _choose_head(folder, head_file, head), read_lower_case(folder)
+    model = build_model(stage, read_bert_config(folder), len(chosen.label_names))
     loaded = load_folder(model, folder, head)
     if loaded.new:
         raise DataError(f"{folder / 'model.safetensors'}: lacks {', '.join(loaded.new)}")
     model.eval()
     vocabulary = load_vocabulary(folder / "vocab.txt")
-    return Classifier(folder, model, stage, labels, vocabulary, _lower_case(folder))
+    return Classifier(folder, model, stage, chosen.label_names, vocabulary, lower_case, chosen.pairs)
 
 
-def _labels_of_head(folder: Path, head_file: HeadFile, head: str | None) -> tuple[str, ...]:
-    """The labels of a multi-task model's classifier."""
+def _choose_head(folder: Path, head_file: HeadFile, name: str | None) -> Head:
+    """The one classifier, or that of a data set of a multi-task model."""
     heads = ", ".join(head_file.heads)
-    if head is not None and head in head_file.heads:
-        return head_file.heads[head]
     if not heads:
-        raise ConfigError(f"'{head}': {folder} has one classifier only", "leave the data set out")
-    what = f"'{head}' is no data set of it" if head is not None else "which one?"
+        if name is not None:
+            raise ConfigError(f"'{name}': {folder} has one classifier only", "leave the data set out")
+        return head_file.head
+    if name in head_file.heads:
+        return head_file.heads[name]
+    what = f"'{name}' is no data set of it" if name is not None else "which one?"
     raise ConfigError(f"{folder} has a classifier per data set ({heads}); {what}", f"name one of them: {heads}")
 
 
-def _lower_case(folder: Path) -> bool:
+def read_lower_case(folder: Path) -> bool:
+    """Whether a trained model lower-cases its texts. Raises DataError."""
     path = folder / "tokenizer_config.json"
     try:
         return bool(json.loads(path.read_text(encoding="utf-8"))["do_lower_case"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not written by a run: {error}") from error
+
+
+def _foreign_head(folder: Path) -> tuple[FinetuneStage, Head, bool]:
+    """(stage, head, whether it lower-cases) of a model that another library has trained: labels from config.json, all its positions,
+    single texts."""
+    files = open_model(folder, folder.resolve().name)
+    names = files.config.get("id2label")
+    if "BertForSequenceClassification" not in str(files.config.get("architectures")) or not isinstance(names, dict):
+        raise DataError(
+            f"{folder}: no trained classifier: it has neither {HEAD_FILE} nor, in config.json, the architecture "
+            "BertForSequenceClassification with id2label",
+            "name a run, or the folder of a trained classifier such as runs/NAME/finetune/model",
+        )
+    labels = tuple(str(names[key]) for key in sorted(names, key=_class_number))
+    longest = min(512, int(files.config["max_position_embeddings"]))
+    stage = FinetuneStage.model_validate({"task": "finetune", "epochs": 1, "max_length": longest})
+    return stage, Head(labels), files.lower_case
+
+
+def _class_number(key: str) -> int:
+    if not key.isdecimal():
+        raise DataError(f"config.json: id2label: {key!r}; a class number is needed")
+    return int(key)
 
 
 def alone() -> Ranks:

@@ -7,6 +7,8 @@ import typer
 from launcher.cli import (
     door,
     evaluate,
+    export,
+    import_model,
     logs,
     plan,
     predict,
@@ -36,6 +38,7 @@ app.command("quickstart", rich_help_panel=START)(quickstart.quickstart)
 app.command("train", rich_help_panel=START)(train.train)
 app.command("plan", rich_help_panel=START)(plan.plan)
 app.command("prepare", rich_help_panel=START)(prepare.prepare)
+app.command("import", rich_help_panel=START)(import_model.import_model)
 app.command("runs", rich_help_panel=RUNS)(runs.runs)
 app.command("status", rich_help_panel=RUNS)(status.status)
 app.command("logs", rich_help_panel=RUNS)(logs.logs)
@@ -44,6 +47,7 @@ app.command("resume", rich_help_panel=RUNS)(resume.resume)
 app.command("evaluate", rich_help_panel=USE)(evaluate.evaluate)
 app.command("predict", rich_help_panel=USE)(predict.predict)
 app.command("report", rich_help_panel=USE)(report.report)
+app.command("export", rich_help_panel=USE)(export.export)
 for name, function in (("setup", door.setup), ("test", door.test)):
     app.command(
         name,

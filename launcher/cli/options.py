@@ -23,6 +23,21 @@ Overrides = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run (./run.sh runs).", show_default=False)]
+HeadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="NAME",
+        help="Of a multi-task stage: the data set whose classifier to use.",
+        show_default=False,
+    ),
+]
+RunOrFolderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FOLDER", help="Name of a run, or the folder of a model as a path (with a /).", show_default=False
+    ),
+]
 StageOption = Annotated[
     str | None,
     typer.Option("--stage", metavar="S", help="Only this stage, or this group of stages.", show_default=False),

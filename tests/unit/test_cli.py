@@ -22,6 +22,7 @@ NOW = (
     "train",
     "plan",
     "prepare",
+    "import",
     "runs",
     "status",
     "logs",
@@ -30,6 +31,7 @@ NOW = (
     "evaluate",
     "predict",
     "report",
+    "export",
     "setup",
     "test",
 )

@@ -94,3 +94,23 @@ def test_evaluate_and_predict_pass_everything_through(trained):
     ]
     assert [row["text"] for row in rows] == ["a good day", "a bad night"]
     assert sum(rows[0]["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_export_and_predict_from_what_was_exported(trained):
+    runs_dir, _ = trained
+    target = runs_dir / "a folder" / "exported"
+    done = launcher("export", "tiny", "--format", "hf", "--to", str(target), runs_dir=runs_dir)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{target}: Transformers loads it with AutoModelForSequenceClassification.from_pretrained\n"
+    data = runs_dir / "rows.csv"
+    data.write_text("n,text\n1,a good day\n2,a bad night\n")
+    (target / "bert4doc.json").unlink()  # what is left is what any library may have written
+    answers = [launcher("predict", model, str(data), "--json", runs_dir=runs_dir) for model in ("tiny", str(target))]
+    assert [answer.returncode for answer in answers] == [0, 0], answers
+    run, folder = ([json.loads(line) for line in answer.stdout.splitlines()] for answer in answers)
+    assert [row["text"] for row in run] == ["a good day", "a bad night"]
+    for mine, theirs in zip(run, folder, strict=True):
+        assert mine["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+    again = launcher("export", "tiny", "--format", "paddlenlp", runs_dir=runs_dir)
+    assert again.returncode == 0, again.stderr
+    assert (runs_dir / "tiny" / "finetune" / "export-paddlenlp" / "model.safetensors").is_file()

@@ -72,7 +72,7 @@ def replace_json(path: Path, value: Any) -> None:
 def commit_directory(target: Path, fill: Callable[[Path], None]) -> None:
     """Create a directory all at once: `fill` writes into a temporary sibling, which is synced and renamed to `target`.
 
-    An existing target is replaced. Raises CannotWriteError; nothing is left behind then.
+    An existing target is replaced. Raises CannotWriteError, or what `fill` raises; nothing is left behind then.
     """
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -91,7 +91,7 @@ def commit_directory(target: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise cannot_write(target, error) from error
-    except CannotWriteError:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 

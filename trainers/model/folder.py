@@ -22,7 +22,14 @@ from trainers.engine.files import commit_directory, write_synced
 from trainers.model.config import BertConfig
 from trainers.model.heads import BertForClassification, BertForMultitask, BertForPretraining
 from trainers.model.lstm import BertWithLstm
-from trainers.model.weights import LoadReport, load_arrays, read_config_json, read_weights, take_head, to_hf_arrays
+from trainers.model.weights import (
+    LoadReport,
+    load_arrays,
+    read_config_json,
+    read_folder_weights,
+    take_head,
+    to_hf_arrays,
+)
 
 HEAD_FILE = "bert4doc.json"
 STAGES: Mapping[str, type[PretrainStage | FinetuneStage | MultitaskStage]] = {
@@ -46,14 +53,32 @@ def read_bert_config(folder: Path) -> BertConfig:
 
 
 @dataclass(frozen=True)
+class Head:
+    """What a classifier's classes are called, and what it was trained on."""
+
+    label_names: tuple[str, ...]
+    """Empty where there is no such classifier."""
+    pairs: bool = False
+    """It was trained on pairs of texts."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As bert4doc.json holds it."""
+        return {"label_names": list(self.label_names), "pairs": self.pairs}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Head:
+        """Reads `to_json`; raises KeyError or TypeError on anything else."""
+        return cls(tuple(map(str, values["label_names"])), values.get("pairs") is True)
+
+
+@dataclass(frozen=True)
 class HeadFile:
-    """bert4doc.json: the stage that trained a folder's heads, and their labels."""
+    """bert4doc.json: the stage that trained a folder's heads."""
 
     stage: PretrainStage | FinetuneStage | MultitaskStage
-    label_names: tuple[str, ...]
-    """Of the one classifier; empty where there is none, or one per data set."""
-    heads: dict[str, tuple[str, ...]]
-    """Labels by data set, of a multi-task model."""
+    head: Head
+    heads: dict[str, Head]
+    """By data set, of a multi-task model; empty for others."""
 
 
 def read_head_file(folder: Path) -> HeadFile | None:
@@ -64,8 +89,8 @@ def read_head_file(folder: Path) -> HeadFile | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         stage = STAGES[values["stage"]["task"]].model_validate(values["stage"])
-        heads = {name: tuple(map(str, head["label_names"])) for name, head in values.get("heads", {}).items()}
-        return HeadFile(stage, tuple(map(str, values["label_names"])), heads)
+        heads = {name: Head.from_json(head) for name, head in values.get("heads", {}).items()}
+        return HeadFile(stage, Head.from_json(values), heads)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not written by a run: {error}", "use the model folder of a finished stage") from error
 
@@ -117,9 +142,8 @@ def _fitting(stage: StageBase, config: BertConfig) -> BertConfig:
 
 def load_folder(model: nn.Layer, folder: Path, head: str | None = None) -> LoadReport:
     """Load a folder's weights into a model; heads may be new. `head`: the data set of a multi-task model whose classifier is taken."""
-    path = folder / "model.safetensors"
-    arrays = read_weights(path)
-    return load_arrays(model, arrays if head is None else take_head(arrays, head), str(path))
+    arrays, where = read_folder_weights(folder)
+    return load_arrays(model, arrays if head is None else take_head(arrays, head), where)
 
 
 def _architecture(stage: PretrainStage | ClassifierStage) -> str:
@@ -137,10 +161,14 @@ def save_folder(
     stage: PretrainStage | ClassifierStage,
     source: ModelSource,
     label_names: Sequence[str],
-    heads: Mapping[str, Sequence[str]] | None = None,
+    heads: Mapping[str, Head] | None = None,
+    pairs: bool = False,
 ) -> None:
-    """Write a folder all at once. `arrays`: weights under our names; `heads`: the labels of every data set of a multi-task model.
-    Raises CannotWriteError."""
+    """Write a folder all at once. `arrays`: weights under our names; `heads`: of every data set of a multi-task model; `pairs`: the one
+    classifier was trained on pairs of texts.
+
+    Raises CannotWriteError.
+    """
     architecture = _architecture(stage)
     tensors = to_hf_arrays(arrays)
     if architecture == "BertModel":
@@ -159,9 +187,9 @@ def save_folder(
         "do_lower_case": source.lower_case,
         "model_max_length": config.max_positions,
     }
-    head: dict[str, Any] = {"stage": stage.model_dump(mode="json"), "label_names": list(label_names)}
+    head: dict[str, Any] = {"stage": stage.model_dump(mode="json"), **Head(tuple(label_names), pairs).to_json()}
     if heads is not None:
-        head["heads"] = {name: {"label_names": list(labels)} for name, labels in heads.items()}
+        head["heads"] = {name: each.to_json() for name, each in heads.items()}
 
     def fill(directory: Path) -> None:
         write_synced(directory / "model.safetensors", to_safetensors(tensors, metadata={"format": "pt"}))

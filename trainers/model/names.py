@@ -32,9 +32,9 @@ _FROM_HF = (
     (r"^cls\.predictions\.transform\.LayerNorm\.", "cls.predictions.layer_norm."),
     (r"^cls\.predictions\.bias$", "cls.predictions.decoder_bias"),
 )
-_HEAD = re.compile(r"^(cls\.|classifier\.|classifiers\.|fractions\.|bert\.pooler\.)")
+_HEAD = re.compile(r"^(cls\.|classifier\.|classifiers\.|fractions\.|qa_outputs\.|bert\.pooler\.)")
 _CLASSIFIER = re.compile(r"^(classifier|classifiers\.[^.]+|fractions)\.")
-_DERIVED = re.compile(r"(position_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
+_DERIVED = re.compile(r"((position|token_type)_ids$|^cls\.predictions\.decoder([._]weight|\.bias)$)")
 _EMBEDDING = re.compile(r"_embeddings\.weight$")
 
 
@@ -61,7 +61,7 @@ def from_hf(name: str) -> str:
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, the classifier's parts."""
+    """Whether a parameter (our name) belongs to a head, which may be new or left unused: pooler, MLM, NSP, classifiers, answers."""
     return bool(_HEAD.match(name))
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors import SafetensorError, safe_open
 
 from configs.errors import ConfigError, DataError
 from trainers.model.names import classifier_part, from_hf, is_derived, is_head, is_transposed, to_hf
+from trainers.model.stored import INDEX_FILE, WEIGHTS_FILE, read_stored, weight_files
 
 Arrays = dict[str, np.ndarray]
 _MOST_LISTED = 20
@@ -30,16 +30,28 @@ class LoadReport:
 def read_weights(path: Path) -> Arrays:
     """All tensors of a safetensors file as float32 under our names and in Paddle's layout.
 
-    Accepts files of Transformers (names like `encoder.layer.0`, matrices [out, in]) and of PaddleNLP (`encoder.layers.0`, [in, out]).
-    Raises DataError for an unreadable file or a data type that NumPy lacks.
+    Accepts files of Transformers (names like `encoder.layer.0`, matrices [out, in]) and of PaddleNLP (`encoder.layers.0`, [in, out]),
+    in float32, float16 or bfloat16. Raises DataError for an unreadable file.
     """
-    try:
-        with safe_open(str(path), "np") as file:
-            stored = {name: np.asarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as safetensors: {error}", "copy the file again from its source"
-        ) from error
+    return to_our_arrays(read_stored(path))
+
+
+def read_folder_weights(folder: Path) -> tuple[Arrays, str]:
+    """`read_weights` of a folder, whose weights may be spread over several files; also the name to use in errors.
+
+    Raises DataError when a file is missing or unreadable.
+    """
+    files = weight_files(folder)
+    if not files:
+        raise DataError(f"{folder}: has no {WEIGHTS_FILE}", "use the folder of a model with safetensors")
+    stored: Arrays = {}
+    for file in files:
+        stored |= read_stored(file)
+    return to_our_arrays(stored), str(files[0] if len(files) == 1 else folder / INDEX_FILE)
+
+
+def to_our_arrays(stored: Mapping[str, np.ndarray]) -> Arrays:
+    """Stored tensors as float32 under our names and in Paddle's layout; the names tell whose layout they have."""
     foreign = not any("encoder.layers." in name for name in stored)
     arrays: Arrays = {}
     for name, array in stored.items():

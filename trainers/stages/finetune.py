@@ -76,4 +76,5 @@ class FinetuneWork:
         return scores
 
     def save_model(self, target: Path, arrays: Mapping[str, np.ndarray], config: BertConfig) -> None:
-        save_folder(target, arrays, config, self._stage, self._context.source, self._data.label_names)
+        data = self._data
+        save_folder(target, arrays, config, self._stage, self._context.source, data.label_names, pairs=data.has_pairs)

@@ -53,6 +53,11 @@ class LabelledData:
         self._vocabulary = vocabulary
         self._seed = seed
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a row is a pair of texts."""
+        return open_texts(Path(self._splits["train"])).has_pairs
+
     def has_test(self) -> bool:
         """Whether the data set has a test split."""
         return "test" in self._splits

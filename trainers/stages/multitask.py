@@ -16,7 +16,7 @@ from trainers.engine.files import replace_file, replace_json
 from trainers.engine.loop import Evaluator, Parts, TrainingLoop
 from trainers.engine.progress import Progress
 from trainers.model.config import BertConfig
-from trainers.model.folder import build_multitask, save_folder
+from trainers.model.folder import Head, build_multitask, save_folder
 from trainers.model.heads import OneHead
 from trainers.stages import examine
 from trainers.stages.labelled import LabelledData, LabelledRows
@@ -95,7 +95,7 @@ class MultitaskWork:
         return scores
 
     def save_model(self, target: Path, arrays: Mapping[str, np.ndarray], config: BertConfig) -> None:
-        heads = {name: data.label_names for name, data in self._data.items()}
+        heads = {name: Head(data.label_names, data.has_pairs) for name, data in self._data.items()}
         save_folder(target, arrays, config, self._stage, self._context.source, (), heads)
 
     def _predict(self, model: Any, name: str, rows: LabelledRows, split: str) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import ConfigError
 from configs.schema import DataConfig, FinetuneStage, MultitaskStage
-from trainers.model.folder import read_head_file
+from trainers.model.folder import Head, read_head_file
 
 SAME_SOURCE = ("path", "files", "columns")
 
@@ -30,8 +30,8 @@ def choose_head(folder: Path, stage: FinetuneStage, data: DataConfig, label_name
         return None
     fitting = [
         name
-        for name, labels in head_file.heads.items()
-        if labels == tuple(label_names)
+        for name, head in head_file.heads.items()
+        if head.label_names == tuple(label_names)
         and (source.data_sets[name].dataset, source.data_sets[name].labels) == (data.dataset, data.labels)
     ]
     if len(fitting) > 1:
@@ -43,12 +43,12 @@ def choose_head(folder: Path, stage: FinetuneStage, data: DataConfig, label_name
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _named_head(folder: Path, name: str, heads: dict[str, tuple[str, ...]], label_names: Sequence[str]) -> str:
+def _named_head(folder: Path, name: str, heads: Mapping[str, Head], label_names: Sequence[str]) -> str:
     if name not in heads:
         raise ConfigError(f"init_head: {name}; {folder} has {', '.join(heads)}", "name one of them")
-    if len(heads[name]) != len(label_names):
+    if len(heads[name].label_names) != len(label_names):
         raise ConfigError(
-            f"init_head: the classifier of {name} has {len(heads[name])} classes, the stage's data has {len(label_names)}",
+            f"init_head: the classifier of {name} has {len(heads[name].label_names)} classes, the stage's data has {len(label_names)}",
             "leave init_head out for a new classifier",
         )
     return name

@@ -20,7 +20,8 @@ from trainers.data.vocabulary import load_vocabulary  # noqa: E402
 from trainers.engine.ranks import Ranks  # noqa: E402
 from trainers.engine.window import Window  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
-from trainers.model.folder import (  # noqa: E402
+from trainers.exporting.source import open_trained, write_one_head
+from trainers.model.folder import Head, (  # noqa: E402
     ModelSource,
     build_model,
     build_multitask,
@@ -227,6 +228,9 @@ def test_losses_of_a_window_are_means_over_the_steps_of_their_data_set() -> None
 # Folders and heads
 
 
+HEADS = {name: Head(tuple(labels)) for name, labels in LABELS.items()}
+
+
 def saved_model(folder: Path, target: Path) -> Any:
     """A folder of a multi-task model with random heads, and the model."""
     stage, config = stage_of(folder), read_bert_config(folder / "bert")
@@ -235,7 +239,7 @@ def saved_model(folder: Path, target: Path) -> Any:
     load_folder(model, folder / "bert")
     model.eval()
     arrays = {name: parameter.numpy() for name, parameter in model.named_parameters()}
-    save_folder(target, arrays, config, stage, ModelSource(folder / "bert", True), (), LABELS)
+    save_folder(target, arrays, config, stage, ModelSource(folder / "bert", True), (), HEADS)
     return model
 
 
@@ -253,6 +257,17 @@ def test_each_head_of_a_saved_folder_is_a_classifier(folder: Path, tmp_path: Pat
         load_classifier(tmp_path / "saved")
     with pytest.raises(ConfigError, match="'d' is no data set of it"):
         load_classifier(tmp_path / "saved", "d")
+
+
+def test_one_head_of_a_saved_folder_is_a_model_of_its_own(folder: Path, tmp_path: Path) -> None:
+    model = saved_model(folder, tmp_path / "saved")
+    batch = make_token_batch([IDS], [IDS * 0])
+    with pytest.raises(ConfigError, match="--head NAME"):
+        open_trained(tmp_path / "saved")
+    write_one_head(tmp_path / "saved", "b", tmp_path / "b")
+    alone = open_trained(tmp_path / "b")
+    assert (alone.head, alone.label_names, alone.stage.max_length) == ("pooler", tuple(LABELS["b"]), 16)
+    np.testing.assert_array_equal(alone.model(batch).numpy(), OneHead(model, "b")(batch).numpy())
 
 
 def test_a_saved_folder_loads_in_paddlenlp_as_an_encoder(folder: Path, tmp_path: Path) -> None:

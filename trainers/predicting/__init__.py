@@ -1,0 +1,1 @@
+"""New texts in, labels and probabilities out, as streams."""
