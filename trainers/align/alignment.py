@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +19,48 @@ import paddle
 from safetensors.numpy import load_file
 
 from configs.errors import UnavailableError
-from trainers.align import ours
+from trainers.align import ours, settings
 from trainers.align.fixtures import compare_fixtures
 from trainers.align.inputs import write_inputs
-from trainers.align.rows import CASE_ROWS, RATE_ROWS, TEXT_ROWS, Result, compare_section
+from trainers.align.rows import (
+    FINETUNING_ROWS,
+    PRETRAINING_ROWS,
+    RATE_ROWS,
+    TEXT_ROWS,
+    Result,
+    Row,
+    compare_row,
+)
 from trainers.data.cache import cache_root
+from trainers.engine.ranks import tune_device
 from trainers.model_store import resolve_model
 
 ROOT = Path(__file__).resolve().parents[2]
 START = ROOT / "launcher" / "environment" / "start.py"
 REFERENCE_TIMEOUT_S = 1800.0
-SECTIONS = {"text": ("text", TEXT_ROWS), "rates": ("learning rates: 12 blocks, 2e-5, 0.95", RATE_ROWS)}
 Arrays = dict[str, np.ndarray]
 
 
 def align(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything in one go: what ./run.sh align shows."""
     started = time.monotonic()
+    tune_device()
     model = resolve_model(options.model, cache_root() / "models", lambda *_: None)
-    inputs = write_inputs(directory, None if options.quick else model.dir, model.vocab, options.threads)
+    inputs = write_inputs(directory, None if options.quick else model, model.vocab, options.threads)
     say(f"inputs written; reference: {options.reference_python}")
     reference = start_reference(directory, options.reference_python)
+    own: dict[str, Arrays] = {}
     try:
-        own = our_arrays(directory, inputs)
+        for section in sections(directory, inputs):
+            say(f"this side: {section.title}")
+            own[section.name] = section.compute()
         wait_for_reference(reference, directory)
     finally:
         if reference.poll() is None:
             reference.kill()
         reference.wait()
-    results = compare(directory, inputs, own) + compare_fixtures(options.fixtures)
+    results = [result for each in sections(directory, inputs) for result in compare(directory, each, own[each.name])]
+    results += compare_fixtures(options.fixtures)
     facts = json.loads((directory / "reference" / "reference.json").read_text(encoding="utf-8"))
     return {
         "passed": all(result.status != "fail" for result in results),
@@ -66,7 +82,9 @@ def say(text: str) -> None:
 
 def start_reference(directory: Path, python: str) -> subprocess.Popen[bytes]:
     """Start the other side on a written directory; its output goes to reference.log."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PADDLE", "MKL_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PADDLE", "MKL_"))
+    }
     # nothing is looked up on a hub, and PyTorch's own threads are set by inputs.json
     environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [python, str(START), "trainers.align.reference", str(directory)]
@@ -98,24 +116,39 @@ def wait_for_reference(reference: subprocess.Popen[bytes], directory: Path) -> N
 # This side and the comparison -------------------------------------------------------------------------------------------
 
 
-def our_arrays(directory: Path, inputs: dict[str, Any]) -> dict[str, Arrays]:
-    """This side's numbers by section: text, rates and every case."""
-    sections = {"text": ours.text_arrays(inputs["text"]), "rates": ours.rate_arrays(inputs["rates"])}
-    for case in ours.case_names(list(inputs["cases"])):
-        say(f"{case.name}: forward, gradients and {len(inputs['cases'][case.name]['finetune']['order'])} steps of each task")
-        sections[case.name] = ours.case_arrays(directory, case, inputs["cases"][case.name])
-    return sections
+@dataclass(frozen=True)
+class Section:
+    """A group of rows whose numbers are computed together, and the file of the reference that holds theirs."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    compute: Callable[[], Arrays]
+    start: Path | None = None
+    """The weights before training, for the scale of the weight rows."""
 
 
-def compare(directory: Path, inputs: dict[str, Any], own: dict[str, Arrays]) -> list[Result]:
-    """All rows of all sections."""
-    results = []
-    for name, arrays in own.items():
-        theirs = load_file(directory / "reference" / f"{name}.safetensors")
-        start: Arrays = {}
-        title, rows = SECTIONS.get(name, ("", CASE_ROWS))
-        if name in inputs["cases"]:
-            start = load_file(directory / name / "model" / "model.safetensors")
-            title = f"{name}: {inputs['cases'][name]['num_layers']} blocks"
-        results += compare_section(title, rows, arrays, theirs, start)
-    return results
+def sections(directory: Path, inputs: Mapping[str, Any]) -> list[Section]:
+    """What is compared, in the order of the table. A new comparison is a row here or in rows.py, and its arrays on both sides."""
+    found = [
+        Section("text", "Text", TEXT_ROWS, lambda: ours.text_arrays(inputs["text"])),
+        Section("rates", "12 blocks, 2e-5, layer decay 0.95", RATE_ROWS, lambda: ours.rate_arrays(inputs["rates"])),
+    ]
+    for name, spec in inputs["cases"].items():
+        case = settings.random_case() if name == settings.RANDOM else settings.pretrained_case(name)
+        folder, title = directory / name, f"{spec['title']}: {{}}"
+        start = folder / "model" / "model.safetensors"
+        finetuning = partial(ours.finetuning_arrays, folder, case.finetune, spec)
+        pretraining = partial(ours.pretraining_arrays, folder, case.pretrain, spec)
+        found += [
+            Section(f"{name} fine-tuning", title.format("fine-tuning"), FINETUNING_ROWS, finetuning, start),
+            Section(f"{name} pre-training", title.format("pre-training"), PRETRAINING_ROWS, pretraining, start),
+        ]
+    return found
+
+
+def compare(directory: Path, section: Section, own: Arrays) -> list[Result]:
+    """All rows of a section, once the reference has answered."""
+    theirs = load_file(directory / "reference" / f"{section.name}.safetensors")
+    start = {} if section.start is None else load_file(section.start)
+    return [compare_row(section.title, row, own, theirs, start) for row in section.rows]

@@ -1,10 +1,10 @@
 """Writes what both sides read: folders of weights, texts and instances as token ids, settings.
 
-    DIR/inputs.json                      everything that is no tensor
-    DIR/CASE/model/                      config.json, vocab.txt, model.safetensors with the heads of both tasks
-    DIR/CASE/heads.safetensors           classifiers on chosen blocks, [out, in]
-    DIR/CASE/entries/                    the same texts and corpus in the form that training reads (this side only)
-    DIR/reference/                       the other side's answer
+DIR/inputs.json                      everything that is no tensor
+DIR/CASE/model/                      config.json, vocab.txt, model.safetensors with the heads of both tasks
+DIR/CASE/heads.safetensors           classifiers on chosen blocks, [out, in]
+DIR/CASE/entries/                    the same texts and corpus in the form that training reads (this side only)
+DIR/reference/                       the other side's answer
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from trainers.data.vocabulary import Vocabulary, load_vocabulary
 from trainers.model.config import BertConfig
 from trainers.model.folder import read_bert_config
 from trainers.model.names import to_hf
+from trainers.model_store import ModelFiles
 from trainers.optim.schedule import warmup_steps
 from trainers.tasks.finetune import FinetuneTask, TextEncoder
 from trainers.tasks.pretrain import PretrainTask
@@ -40,8 +41,8 @@ INPUTS = "inputs.json"
 NUM_DOCUMENTS = 14
 
 
-def write_inputs(directory: Path, pretrained: Path | None, text_vocab: Path, threads: int) -> dict[str, Any]:
-    """Write DIR; returns the contents of inputs.json. `pretrained`: a model folder for the second case, None to leave it out."""
+def write_inputs(directory: Path, pretrained: ModelFiles | None, text_vocab: Path, threads: int) -> dict[str, Any]:
+    """Write DIR; returns the contents of inputs.json. `pretrained`: the model of the second case, None to leave it out."""
     cases = {settings.RANDOM: _write_random_case(directory)}
     if pretrained is not None:
         cases["pretrained"] = _write_pretrained_case(directory, pretrained)
@@ -118,11 +119,11 @@ def _write_random_case(directory: Path) -> dict[str, Any]:
     rng = np.random.default_rng(settings.SEED)
     shapes = encoder_shapes(config)
     arrays = {name: random_array(name, shape, rng) for name, shape in shapes.items()}
-    return _finish_case(directory, case, config, arrays, words, rng)
+    return _finish_case(directory, case, "12 random blocks", config, arrays, words, rng)
 
 
-def _write_pretrained_case(directory: Path, source: Path) -> dict[str, Any]:
-    case = settings.pretrained_case("pretrained")
+def _write_pretrained_case(directory: Path, model: ModelFiles) -> dict[str, Any]:
+    case, source = settings.pretrained_case("pretrained"), model.dir
     config = read_bert_config(source)
     folder = directory / case.name / "model"
     folder.mkdir(parents=True)
@@ -131,11 +132,17 @@ def _write_pretrained_case(directory: Path, source: Path) -> dict[str, Any]:
     prefixed = {name if name.startswith("bert.") else f"bert.{name}": array for name, array in stored.items()}
     arrays = {name: prefixed[name].astype(np.float32) for name in encoder_shapes(config)}
     words = texts.whole_words(list(load_vocabulary(folder / "vocab.txt").ids))
-    return _finish_case(directory, case, config, arrays, words, np.random.default_rng(settings.SEED))
+    return _finish_case(directory, case, model.name, config, arrays, words, np.random.default_rng(settings.SEED))
 
 
 def _finish_case(
-    directory: Path, case: CaseSettings, config: BertConfig, encoder: Arrays, words: list[str], rng: np.random.Generator
+    directory: Path,
+    case: CaseSettings,
+    title: str,
+    config: BertConfig,
+    encoder: Arrays,
+    words: list[str],
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Add random heads, write the folder, texts and corpus, and describe the case."""
     folder = directory / case.name / "model"
@@ -146,6 +153,7 @@ def _finish_case(
     vocabulary = load_vocabulary(folder / "vocab.txt")
     entries = _write_entries(directory / case.name / "entries", case, vocabulary, words, rng)
     return {
+        "title": title,
         "num_layers": config.num_layers,
         "cls_id": vocabulary.cls_id,
         "sep_id": vocabulary.sep_id,
@@ -218,6 +226,11 @@ def _finetune_inputs(stage: FinetuneStage, entry: Path, vocabulary: Vocabulary) 
         raise AssertionError("the texts were written with labels")
     rows = np.arange(len(stored), dtype=np.int64)
     task = FinetuneTask(TextEncoder(stored, vocabulary, stage), rows, stage.batch, settings.SEED, False)
+    longest = [int(task.lengths(0, task.batch_ids(0, index)).max()) for index in (0, 1)]
+    if not longest[1] < longest[0] == stage.max_length:
+        raise AssertionError(
+            "the full length belongs into the first batch, where gradients are compared, and only there"
+        )
     pairs = [stored.pair_tokens(number) for number in range(len(stored))]
     steps = (divmod(step, task.steps_per_epoch) for step in range(settings.TRAINED_STEPS))
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from safetensors.numpy import load_file
 
 from configs.schema import FinetuneStage, PretrainStage
 from trainers.align import settings
-from trainers.align.settings import CaseSettings
 from trainers.align.training import train
 from trainers.data.store import open_corpus, open_texts
 from trainers.data.tokenize import Tokenizer
@@ -63,7 +61,8 @@ def text_arrays(spec: dict[str, Any]) -> Arrays:
 
 
 def _assembled(vocabulary: Vocabulary, a: np.ndarray, b: np.ndarray | None) -> np.ndarray:
-    return np.stack(assemble(a, b, vocabulary.cls_id, vocabulary.sep_id)).astype(np.int64)
+    both: np.ndarray = np.stack(assemble(a, b, vocabulary.cls_id, vocabulary.sep_id)).astype(np.int64)
+    return both
 
 
 # Learning rates ---------------------------------------------------------------------------------------------------------
@@ -90,14 +89,6 @@ def rate_arrays(spec: dict[str, Any]) -> Arrays:
 # Models -----------------------------------------------------------------------------------------------------------------
 
 
-def case_arrays(directory: Path, case: CaseSettings, spec: dict[str, Any]) -> Arrays:
-    """All arrays of a case."""
-    return {
-        **_finetuning(directory / case.name, case.finetune, spec),
-        **_pretraining(directory / case.name, case.pretrain, spec),
-    }
-
-
 def _load(folder: Path, stage: FinetuneStage | PretrainStage) -> Any:
     """The model of a stage with the folder's weights."""
     model = build_model(stage, read_bert_config(folder), settings.NUM_CLASSES)
@@ -108,7 +99,8 @@ def _load(folder: Path, stage: FinetuneStage | PretrainStage) -> Any:
     return model
 
 
-def _finetuning(directory: Path, stage: FinetuneStage, spec: dict[str, Any]) -> Arrays:
+def finetuning_arrays(directory: Path, stage: FinetuneStage, spec: dict[str, Any]) -> Arrays:
+    """Forward pass, every head, evaluation, gradients and steps of the classifier of a case."""
     model, vocabulary = _load(directory / "model", stage), load_vocabulary(directory / "model" / "vocab.txt")
     texts = open_texts(Path(spec["entries"]["texts"]))
     if texts.labels is None:
@@ -117,27 +109,28 @@ def _finetuning(directory: Path, stage: FinetuneStage, spec: dict[str, Any]) -> 
     rows = np.arange(len(texts), dtype=np.int64)
     task = FinetuneTask(encoder, rows, stage.batch, settings.SEED, True)
     tokens = task.micro_batch(0, 0, task.batch_ids(0, 0)).tokens
-    results = _states(model.bert, tokens, "texts")
-    results |= _head_logits(directory, model, stage, spec, tokens)
+    results = _states(model.bert, tokens)
+    short = task.micro_batch(0, 1, task.batch_ids(0, 1)).tokens
+    results |= _head_logits(directory, model, stage, spec, short)
     predictions = predict_rows(
         model, encoder, rows, settings.NUM_CLASSES, NO_AMP, alone(), SilentRecorder(), "alignment", lambda: False
     )
     results["evaluation/probabilities"] = predictions.probabilities
     scores = score(texts.labels, predictions.probabilities)
     results |= {f"evaluation/{name}": np.array([scores[name]]) for name in ("accuracy", "macro_f1", "loss")}
-    return results | train(model, task, stage, "fine-tuning")
+    return {**results, **train(model, task, stage)}
 
 
 @paddle.no_grad()
-def _states(bert: BertModel, tokens: TokenBatch, name: str) -> Arrays:
+def _states(bert: BertModel, tokens: TokenBatch) -> Arrays:
     """Ids, embedding output, the state after every block and the pooled output."""
     results = {
-        f"token layout/{name}": paddle.stack([tokens.ids_T, tokens.types_T]).numpy(),
-        f"embeddings/{name}": bert.embeddings(tokens).numpy(),
+        "token layout/ids and types": paddle.stack([tokens.ids_T, tokens.types_T]).numpy(),
+        "embeddings/output": bert.embeddings(tokens).numpy(),
     }
     states = bert(tokens)
-    results |= {f"states/{name}, block {block}": state.numpy() for block, state in enumerate(states)}
-    results[f"pooled/{name}"] = bert.pooler(cls_states(states[-1], tokens.layout)).numpy()
+    results |= {f"states/block {block}": state.numpy() for block, state in enumerate(states)}
+    results["pooled/output"] = bert.pooler(cls_states(states[-1], tokens.layout)).numpy()
     return results
 
 
@@ -156,21 +149,17 @@ def _head_logits(directory: Path, model: Any, stage: FinetuneStage, spec: dict[s
     return results
 
 
-def _pretraining(directory: Path, stage: PretrainStage, spec: dict[str, Any]) -> Arrays:
+def pretraining_arrays(directory: Path, stage: PretrainStage, spec: dict[str, Any]) -> Arrays:
+    """Forward pass, gradients and steps of MLM + NSP of a case."""
     model, vocabulary = _load(directory / "model", stage), load_vocabulary(directory / "model" / "vocab.txt")
     task = PretrainTask(open_corpus(Path(spec["entries"]["corpus"])), vocabulary, stage, settings.SEED, True)
     batch = task.micro_batch(0, 0, task.batch_ids(0, 0))
-    results = _states(model.bert, batch.tokens, "pairs")
+    results = _states(model.bert, batch.tokens)
     with paddle.no_grad():
         mlm_MV, nsp_B2 = model(batch.tokens, batch.positions_M)
     if nsp_B2 is None or batch.next_B is None:
         raise AssertionError("the stage trains next-sentence prediction")
-    results["mlm logits/pairs"] = mlm_MV.numpy()
+    results["mlm logits/predicted positions"] = mlm_MV.numpy()
     results["nsp logits/pairs"] = nsp_B2.numpy()
     results["token layout/next-sentence labels"] = batch.next_B.numpy()
-    return results | train(model, task, stage, "pre-training")
-
-
-def case_names(names: Sequence[str]) -> list[CaseSettings]:
-    """The settings of the cases that inputs.json holds."""
-    return [settings.random_case() if name == settings.RANDOM else settings.pretrained_case(name) for name in names]
+    return {**results, **train(model, task, stage)}

@@ -52,7 +52,7 @@ class OpenLoop(TrainingLoop):
         self.norms.append(self._grad_norm)
 
 
-def train(model: Any, task: Task, stage: FinetuneStage | PretrainStage, kind: str) -> Arrays:
+def train(model: Any, task: Task, stage: FinetuneStage | PretrainStage) -> Arrays:
     """Losses and norms of TRAINED_STEPS steps, gradients of the first, weights after the compared ones; changes the model."""
     with tempfile.TemporaryDirectory(prefix="bert4doc-align-") as directory:
         loop = _make_loop(Path(directory), model, task, stage)
@@ -61,12 +61,12 @@ def train(model: Any, task: Task, stage: FinetuneStage | PretrainStage, kind: st
             loop.advance()
             if step in settings.compared_steps(stage):
                 weights = to_hf_arrays({name: p.numpy() for name, p in loop.parameters.items()})
-                results |= {f"weights {kind} {step}/{name}": array for name, array in weights.items()}
+                results |= {f"weights {step}/{name}": array for name, array in weights.items()}
     gradients = to_hf_arrays(loop.first_gradients)
-    results |= {f"gradients {kind}/{name}": array for name, array in gradients.items()}
+    results |= {f"gradients/{name}": array for name, array in gradients.items()}
     losses = np.array(loop.losses)
-    results |= {f"loss {kind}/{term}": losses[:, index] for index, term in enumerate(task.terms)}
-    results[f"gradient norm {kind}/all steps"] = np.array(loop.norms)
+    results |= {f"loss/{term}": losses[:, index] for index, term in enumerate(task.terms)}
+    results["gradient norm/all steps"] = np.array(loop.norms)
     return results
 
 

@@ -28,7 +28,8 @@ def main(directory: Path) -> None:
     save(results / "text.safetensors", text.compute_text(inputs["text"]))
     save(results / "rates.safetensors", rates.compute_rates(inputs["rates"]))
     for name, case in inputs["cases"].items():
-        save(results / f"{name}.safetensors", compute_case(directory / name, case))
+        for task, arrays in compute_case(directory / name, case).items():
+            save(results / f"{name} {task}.safetensors", arrays)
     facts = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -20,8 +20,8 @@ Row = tuple[list[int], list[int]]
 IGNORED = -100
 
 
-def compute_case(folder: Path, case: dict[str, Any]) -> Arrays:
-    """All arrays of a case by key (`KIND/ITEM`)."""
+def compute_case(folder: Path, case: dict[str, Any]) -> dict[str, Arrays]:
+    """All arrays of a case by task and key (`KIND/ITEM`)."""
     config = BertConfig.from_json_file(str(folder / "model" / "config.json"))
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.num_labels = case["finetune"]["num_classes"]
@@ -30,14 +30,12 @@ def compute_case(folder: Path, case: dict[str, Any]) -> Arrays:
     classifier = load_model(BertForSequenceClassification, config, weights)
     pretrainer = load_model(BertForPreTraining, config, weights)
     heads = load_file(str(folder / "heads.safetensors"))
-    results: Arrays = {}
     with torch.no_grad():
-        results |= forward_classifier(classifier, case, heads)
-        results |= forward_pretrainer(pretrainer, case)
-        results |= evaluate(classifier, case)
-    results |= train(classifier, case, case["finetune"], "fine-tuning", classification_losses)
-    results |= train(pretrainer, case, case["pretrain"], "pre-training", pretraining_losses)
-    return results
+        finetuning = {**forward_classifier(classifier, case, heads), **evaluate(classifier, case)}
+        pretraining = forward_pretrainer(pretrainer, case)
+    finetuning |= train(classifier, case, case["finetune"], classification_losses)
+    pretraining |= train(pretrainer, case, case["pretrain"], pretraining_losses)
+    return {"fine-tuning": finetuning, "pre-training": pretraining}
 
 
 def load_model(kind: Any, config: Any, weights: dict[str, torch.Tensor]) -> Any:
@@ -116,25 +114,26 @@ def next_labels(instances: list[dict[str, Any]]) -> torch.Tensor:
 # Forward ----------------------------------------------------------------------------------------------------------------
 
 
-def states_of(output: Any, batch: dict[str, torch.Tensor], name: str) -> Arrays:
+def states_of(output: Any, batch: dict[str, torch.Tensor]) -> Arrays:
     """The embedding output and the state after every block, real tokens only: [T, H]."""
     real = batch["attention_mask"].bool()
-    results = {f"embeddings/{name}": output.hidden_states[0][real].numpy()}
+    results = {"embeddings/output": output.hidden_states[0][real].numpy()}
     for block, state in enumerate(output.hidden_states[1:]):
-        results[f"states/{name}, block {block}"] = state[real].numpy()
+        results[f"states/block {block}"] = state[real].numpy()
     return results
 
 
 def forward_classifier(model: Any, case: dict[str, Any], heads: dict[str, torch.Tensor]) -> Arrays:
-    """States, pooled output, logits and every way to feed the classifier, on the first fine-tuning batch."""
+    """States and pooled output on the first fine-tuning batch (it has a text of the full length), logits of every head on the second."""
     rows = text_rows(case, case["finetune"]["order"][0])
     batch = pad(case, rows)
     output = model.bert(**batch, output_hidden_states=True)
-    results = states_of(output, batch, "texts")
-    results["token layout/texts"] = flat_tokens(rows)
-    results["pooled/texts"] = output.pooler_output.numpy()
-    results["logits/pooler"] = model(**batch).logits.numpy()
-    cls = [state[:, 0] for state in output.hidden_states[1:]]
+    results = states_of(output, batch)
+    results["token layout/ids and types"] = flat_tokens(rows)
+    results["pooled/output"] = output.pooler_output.numpy()
+    short = pad(case, text_rows(case, case["finetune"]["order"][1]))
+    results["logits/pooler"] = model(**short).logits.numpy()
+    cls = [state[:, 0] for state in model.bert(**short, output_hidden_states=True).hidden_states[1:]]
     for name, head in case["heads"].items():
         chosen = torch.stack([cls[block] for block in head["blocks"]])
         combined = {
@@ -160,11 +159,11 @@ def forward_pretrainer(model: Any, case: dict[str, Any]) -> Arrays:
     logits = model(**batch)
     predicted = mlm_labels(case, instances, batch["input_ids"].shape) != IGNORED
     return {
-        **states_of(output, batch, "pairs"),
-        "token layout/pairs": flat_tokens(rows),
+        **states_of(output, batch),
+        "token layout/ids and types": flat_tokens(rows),
         "token layout/next-sentence labels": next_labels(instances).numpy(),
-        "pooled/pairs": output.pooler_output.numpy(),
-        "mlm logits/pairs": logits.prediction_logits[predicted].numpy(),
+        "pooled/output": output.pooler_output.numpy(),
+        "mlm logits/predicted positions": logits.prediction_logits[predicted].numpy(),
         "nsp logits/pairs": logits.seq_relationship_logits.numpy(),
     }
 
@@ -174,9 +173,7 @@ def evaluate(model: Any, case: dict[str, Any]) -> Arrays:
     from sklearn.metrics import accuracy_score, f1_score
 
     labels = case["finetune"]["labels"]
-    logits = torch.cat(
-        [model(**pad(case, text_rows(case, [number]))).logits for number in range(len(labels))]
-    ).double()
+    logits = torch.cat([model(**pad(case, text_rows(case, [number]))).logits for number in range(len(labels))]).double()
     guesses = logits.argmax(dim=-1).tolist()
     classes = list(range(logits.shape[1]))
     return {
@@ -205,7 +202,7 @@ def pretraining_losses(model: Any, case: dict[str, Any], instances: list[dict[st
     return {"mlm": mlm, "nsp": F.cross_entropy(output.seq_relationship_logits, next_labels(instances))}
 
 
-def train(model: nn.Module, case: dict[str, Any], settings: dict[str, Any], kind: str, losses: Any) -> Arrays:
+def train(model: nn.Module, case: dict[str, Any], settings: dict[str, Any], losses: Any) -> Arrays:
     """The steps of a stage: losses and norms of each, gradients of the first, weights after the steps asked for."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     parameters = [parameter for _, parameter in named]
@@ -223,15 +220,14 @@ def train(model: nn.Module, case: dict[str, Any], settings: dict[str, Any], kind
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         if step == 1:
-            results |= {f"gradients {kind}/{name}": parameter.grad.numpy().copy() for name, parameter in named}
+            results |= {f"gradients/{name}": parameter.grad.numpy().copy() for name, parameter in named}
         norms.append(float(nn.utils.clip_grad_norm_(parameters, settings["clip"])))
         optimizer.step()
         schedule.step()
         for name, term in terms.items():
             curves.setdefault(name, []).append(term.item())
         if step in settings["compared_steps"]:
-            stamp = f"weights {kind} {step}"
-            results |= {f"{stamp}/{name}": parameter.detach().numpy().copy() for name, parameter in named}
-    results |= {f"loss {kind}/{name}": np.array(curve) for name, curve in curves.items()}
-    results[f"gradient norm {kind}/all steps"] = np.array(norms)
+            results |= {f"weights {step}/{name}": parameter.detach().numpy().copy() for name, parameter in named}
+    results |= {f"loss/{name}": np.array(curve) for name, curve in curves.items()}
+    results["gradient norm/all steps"] = np.array(norms)
     return results

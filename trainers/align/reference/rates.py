@@ -50,9 +50,7 @@ def make_schedule(optimizer: Any, settings: dict[str, Any]) -> Any:
         return get_cosine_schedule_with_warmup(optimizer, warmup, total)
     if settings["schedule"] == "constant":
         return get_constant_schedule_with_warmup(optimizer, warmup)
-    return get_polynomial_decay_schedule_with_warmup(
-        optimizer, warmup, total, lr_end=0.0, power=settings["poly_power"]
-    )
+    return get_polynomial_decay_schedule_with_warmup(optimizer, warmup, total, lr_end=0.0, power=settings["poly_power"])
 
 
 def compute_rates(spec: dict[str, Any]) -> Arrays:
