@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from launcher.cli import (
+    align,
     door,
     evaluate,
     logs,
@@ -42,6 +43,7 @@ app.command("stop", rich_help_panel=RUNS)(stop.stop)
 app.command("resume", rich_help_panel=RUNS)(resume.resume)
 app.command("evaluate", rich_help_panel=USE)(evaluate.evaluate)
 app.command("predict", rich_help_panel=USE)(predict.predict)
+app.command("align", rich_help_panel=DOOR)(align.align)
 for name, function in (("setup", door.setup), ("test", door.test)):
     app.command(
         name,

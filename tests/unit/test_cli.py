@@ -29,6 +29,7 @@ NOW = (
     "resume",
     "evaluate",
     "predict",
+    "align",
     "setup",
     "test",
 )

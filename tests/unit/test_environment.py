@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environment import build, devices, errors, locks, own, pip, suites
+from launcher.environment import build, devices, errors, locks, own, pip, reference, suites, venv
 from launcher.environment.interpreter import base_python
 from launcher.environment.place import Place, Stamp
 from launcher.environment.progress import Progress, format_bytes, format_seconds
@@ -374,16 +374,16 @@ def test_what_pip_says_in_plain_words(said, code, words):
 def test_python_without_ensurepip_uses_another_pip(tmp_path, monkeypatch):
     """Debian's python3 without python3-venv: the installed pip serves, and without any pip the remedy is named."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(build, "SYSTEM_WHEELS", tmp_path / "none")
+    monkeypatch.setattr(venv, "SYSTEM_WHEELS", tmp_path / "none")
     log = tmp_path / "log"
-    if build._pip_version((base_python(), "-m", "pip")) >= (22, 3):
-        command = build._create(tmp_path / "one", log)
+    if venv._pip_version((base_python(), "-m", "pip")) >= (22, 3):
+        command = venv.create(tmp_path / "one", log)
         assert command[1:3] == ("-m", "pip")
         where = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
         assert where.stdout.startswith("pip ")
-    monkeypatch.setattr(build, "_pip_version", lambda command: ())
+    monkeypatch.setattr(venv, "_pip_version", lambda command: ())
     with pytest.raises(errors.SetupError, match=r"apt-get install python3\.\d+-venv") as raised:
-        build._create(tmp_path / "two", log)
+        venv.create(tmp_path / "two", log)
     assert raised.value.exit_code == 69
 
 
