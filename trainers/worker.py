@@ -73,7 +73,7 @@ def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
     from trainers.engine.amp import choose_policy, device_capability
     from trainers.engine.loop import Preempted
     from trainers.engine.ranks import join_ranks, leave_ranks
-    from trainers.stage import Run, StageRunner
+    from trainers.stages.runner import Run, StageRunner
 
     stop = StopFlag(recorder)
     stop.install()

@@ -60,7 +60,7 @@ def stop_in_evaluation(split: str, number: int) -> None:
     """Create the stop file in the middle of an evaluation."""
     from trainers.engine import evaluation
 
-    stage: Any = importlib.import_module("trainers.stage")
+    stage: Any = importlib.import_module("trainers.stages.finetune")
 
     attempt = Path(sys.argv[sys.argv.index("--attempt-dir") + 1])
     current, seen = [""], [0]

@@ -5,54 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from configs.errors import ConfigError, DataError
-from configs.schema import Config, FinetuneStage, PretrainStage
-from trainers.data.split import select_rows, subset_rows
-from trainers.data.store import open_corpus, open_texts
-from trainers.data.vocabulary import Vocabulary, load_vocabulary
-from trainers.engine.amp import AmpPolicy
+from configs.errors import ConfigError
+from configs.schema import FinetuneStage, PretrainStage
+from trainers.data.vocabulary import load_vocabulary
 from trainers.engine.board import write_board
 from trainers.engine.checkpoint import CheckpointStore, Snapshot, newest_intact
-from trainers.engine.evaluation import predict_rows, predictions_table, report, score
-from trainers.engine.files import replace_file, replace_json, sweep_partial
+from trainers.engine.files import replace_json, sweep_partial
 from trainers.engine.flops import device_peak, training_flops
-from trainers.engine.loop import Evaluator, Parts, TrainingLoop
+from trainers.engine.loop import Parts, TrainingLoop
 from trainers.engine.metrics_log import StepLog
 from trainers.engine.progress import Progress
-from trainers.engine.ranks import Ranks, wrap_model, wrap_optimizer
-from trainers.engine.records import Recorder
+from trainers.engine.ranks import wrap_model, wrap_optimizer
 from trainers.model.config import BertConfig
-from trainers.model.folder import ModelSource, build_model, load_folder, read_bert_config, save_folder
+from trainers.model.folder import ModelSource, load_folder, read_bert_config
 from trainers.optim.adamw import make_adamw
 from trainers.optim.ema import WeightAverage
 from trainers.optim.groups import make_groups
 from trainers.optim.schedule import make_schedule
-from trainers.tasks.finetune import FinetuneTask, TextEncoder
-from trainers.tasks.pretrain import PretrainTask
+from trainers.stages.finetune import FinetuneWork
+from trainers.stages.pretrain import PretrainWork
+from trainers.stages.work import Run, StageContext, StageWork
+
+__all__ = ["Run", "StageRunner"]
 
 
-@dataclass(frozen=True)
-class Run:
-    """What all stages of a run share on one rank."""
-
-    directory: Path
-    config: Config
-    prepared: Mapping[str, Any]
-    """Contents of prepared.json."""
-    ranks: Ranks
-    policy: AmpPolicy
-    recorder: Recorder
-    stop_requested: Callable[[], bool]
-    resume_from: Path | None
-    """A checkpoint directory named by the user, for the stage it belongs to; None: the newest intact one."""
+def make_work(context: StageContext) -> StageWork:
+    """The work of a stage by its task."""
+    stage = context.run.config.stages[context.name]
+    if isinstance(stage, PretrainStage):
+        return PretrainWork(context, stage)
+    return FinetuneWork(context, stage)
 
 
 class StageRunner:
@@ -68,38 +57,10 @@ class StageRunner:
         self.metrics = StepLog(self.directory / "metrics.jsonl")
         self.samples = StepLog(self.directory / "samples.jsonl") if run.config.train.log_samples else None
         self.source = ModelSource(Path(run.prepared["model_dir"]), bool(run.prepared["model"]["lower_case"]))
-        self.vocabulary: Vocabulary = load_vocabulary(self.source.directory / "vocab.txt")
-        self.label_names: tuple[str, ...] = tuple(self.facts["label_names"] or ())
-        self.validation_rows = np.zeros(0, dtype=np.int64)
-        self.majority_class = 0
+        vocabulary = load_vocabulary(self.source.directory / "vocab.txt")
+        self.work = make_work(StageContext(run, name, self.facts, self.directory, self.source, vocabulary))
 
     # Parts ----------------------------------------------------------------------------------------------------------
-
-    def _finetune_task(self, stage: FinetuneStage) -> FinetuneTask:
-        data = self.run_.config.stage_data(self.name)
-        texts = open_texts(Path(self.facts["splits"]["train"]))
-        if texts.labels is None:
-            raise DataError(
-                f"stage {self.name}: the training split has no labels", "name the label column in data.columns"
-            )
-        if "validation" in self.facts["splits"]:
-            rows, _ = select_rows(texts.labels, 0, data.subset.train, self.run_.config.seed)
-        else:
-            rows, self.validation_rows = select_rows(
-                texts.labels, data.validation, data.subset.train, self.run_.config.seed
-            )
-        self.majority_class = int(np.bincount(texts.labels[rows], minlength=len(self.label_names)).argmax())
-        encoder = TextEncoder(texts, self.vocabulary, stage)
-        return FinetuneTask(encoder, rows, stage.batch, self.run_.config.seed, not self.run_.ranks.is_gpu)
-
-    def _pretrain_task(self, stage: PretrainStage) -> PretrainTask:
-        corpus = open_corpus(Path(self.facts["splits"]["corpus"]))
-        return PretrainTask(corpus, self.vocabulary, stage, self.run_.config.seed, not self.run_.ranks.is_gpu)
-
-    def _make_task(self) -> FinetuneTask | PretrainTask:
-        if isinstance(self.stage, PretrainStage):
-            return self._pretrain_task(self.stage)
-        return self._finetune_task(self.stage)
 
     def _start_folder(self) -> Path:
         init = self.run_.config.stage_init(self.name)
@@ -108,7 +69,7 @@ class StageRunner:
     def _make_model(self, config: BertConfig, load: bool) -> Any:
         """The model with its starting weights; new heads come from the seed, the same on every rank."""
         paddle.seed(self.run_.config.seed)
-        model = build_model(self.stage, config, len(self.label_names))
+        model = self.work.build_model(config)
         if load:
             folder = self._start_folder()
             loaded = load_folder(model, folder)
@@ -119,7 +80,7 @@ class StageRunner:
         return model
 
     def _make_parts(self, config: BertConfig, load: bool) -> Parts:
-        task, model = self._make_task(), self._make_model(config, load)
+        task, model = self.work.make_task(), self._make_model(config, load)
         total = self.stage.max_steps or (self.stage.epochs or 0) * task.steps_per_epoch
         parameters = dict(model.named_parameters())
         decay = self.stage.layer_decay if isinstance(self.stage, FinetuneStage) else 1.0
@@ -225,7 +186,6 @@ class StageRunner:
         self, parts: Parts, config: BertConfig, progress: Progress, seconds: Callable[[], float]
     ) -> TrainingLoop:
         run = self.run_
-        predicted_per_token = self.stage.mask_probability if isinstance(self.stage, PretrainStage) else 0.0
         peak = float(run.ranks.sum([device_peak(run.ranks.is_gpu, run.policy.enabled)])[0])
         loop = TrainingLoop(
             parts=parts,
@@ -241,50 +201,13 @@ class StageRunner:
             samples=self.samples,
             stop_requested=run.stop_requested,
             flops=lambda tokens, sequences: training_flops(
-                config, tokens, sequences, round(tokens * predicted_per_token)
+                config, tokens, sequences, round(tokens * self.work.predicted_share)
             ),
             peak_flops=peak,
             extra_state=lambda: {"fingerprint": self.fingerprint(), "seconds": seconds()},
         )
-        if isinstance(self.stage, FinetuneStage):
-            loop.evaluator = self._make_evaluator(self.stage, parts, progress)
+        loop.evaluator = self.work.make_evaluator(parts, progress)
         return loop
-
-    # Evaluation -----------------------------------------------------------------------------------------------------
-
-    def _make_evaluator(self, stage: FinetuneStage, parts: Parts, progress: Progress) -> Evaluator | None:
-        """Evaluation on the validation split, or None when there is none."""
-        run = self.run_
-        if "validation" in self.facts["splits"]:
-            texts = open_texts(Path(self.facts["splits"]["validation"]))
-            rows = np.arange(len(texts), dtype=np.int64)
-        else:
-            texts = open_texts(Path(self.facts["splits"]["train"]))
-            rows = self.validation_rows
-        if len(rows) == 0:
-            return None
-        encoder = TextEncoder(texts, self.vocabulary, stage)
-
-        def evaluate() -> dict[str, float]:
-            predictions = self._predict(parts.model, encoder, rows, "validation")
-            return score(_labels(texts.labels, rows), predictions.probabilities)
-
-        def note(metrics: dict[str, float]) -> bool:
-            best = progress.take_evaluation(metrics, stage.best_metric, stage.early_stopping)
-            if run.ranks.rank == 0:
-                run.recorder.record(
-                    "eval", stage=self.name, split="validation", step=progress.step, metrics=metrics, best=best
-                )
-            return best
-
-        every = parts.task.steps_per_epoch if stage.evaluate_every == "epoch" else stage.evaluate_every
-        return Evaluator(every, evaluate, note)
-
-    def _predict(self, model: Any, encoder: TextEncoder, rows: np.ndarray, split: str) -> Any:
-        run = self.run_
-        return predict_rows(
-            model, encoder, rows, len(self.label_names), run.policy, run.ranks, run.recorder, split, run.stop_requested
-        )
 
     # The result -----------------------------------------------------------------------------------------------------
 
@@ -303,8 +226,7 @@ class StageRunner:
         for name, parameter in loop.parameters.items():
             parameter.set_value(arrays[name].astype(_numpy_dtype(parameter)))
         metrics: dict[str, Any] = {f"validation_{key}": value for key, value in progress.best_metrics.items()}
-        if isinstance(self.stage, FinetuneStage) and "test" in self.facts["splits"]:
-            metrics.update(self._test(loop, self.stage))
+        metrics.update(self.work.test(loop))
         run.recorder.enter("save")
         run.ranks.on_first(lambda: self._save_result(loop, config, arrays, metrics, seconds), run.recorder.beat)
 
@@ -318,7 +240,7 @@ class StageRunner:
     ) -> None:
         """Write the model folder and the curves, then done.json: from then on the stage is not repeated."""
         progress = loop.progress
-        save_folder(self.directory / "model", arrays, config, self.stage, self.source, self.label_names)
+        self.work.save_model(self.directory / "model", arrays, config)
         write_board(self.directory / "visualdl", self.metrics.read())
         end = {
             "step": progress.step,
@@ -329,35 +251,6 @@ class StageRunner:
         done = {**end, "best_step": progress.best_step, "fingerprint": self.fingerprint()}
         replace_json(self.directory / "done.json", done)
         self.run_.recorder.record("stage_end", stage=self.name, **end)
-
-    def _test(self, loop: TrainingLoop, stage: FinetuneStage) -> dict[str, Any]:
-        """Evaluate the result on the test split; writes eval.json and predictions.tsv. Returns the main scores."""
-        run = self.run_
-        run.recorder.enter("evaluate")
-        texts = open_texts(Path(self.facts["splits"]["test"]))
-        every = np.arange(len(texts), dtype=np.int64)
-        subset = run.config.stage_data(self.name).subset.test
-        rows = every if subset is None else subset_rows(_labels(texts.labels, every), subset, run.config.seed)
-        predictions = loop.guard_stop(
-            lambda: self._predict(loop.parts.model, TextEncoder(texts, self.vocabulary, stage), rows, "test")
-        )
-        labels = _labels(texts.labels, rows)
-        result = report(labels, predictions, self.label_names, self.majority_class)
-        scores = {key: result[key] for key in ("accuracy", "macro_f1", "error_rate", "loss", "n")}
-        if run.ranks.rank == 0:
-            weights_step = loop.progress.best_step or loop.progress.step
-            replace_json(self.directory / "eval.json", {"split": "test", "step": weights_step, **result})
-            table = predictions_table(labels, predictions, self.label_names)
-            replace_file(self.directory / "predictions.tsv", table.encode())
-            run.recorder.record("eval", stage=self.name, split="test", step=weights_step, metrics=scores, best=False)
-        return scores
-
-
-def _labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-    if labels is None:
-        raise DataError("the split to evaluate has no labels", "name the label column in data.columns")
-    chosen: np.ndarray = labels[rows]
-    return chosen
 
 
 def _numpy_dtype(parameter: paddle.Tensor) -> str:
