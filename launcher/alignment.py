@@ -18,7 +18,7 @@ import typer
 
 from configs.errors import ConfigError
 from launcher import facts
-from launcher.console import ending, tables
+from launcher.console import ending, output, tables
 from launcher.environment import reference
 from launcher.places import ROOT
 
@@ -26,12 +26,14 @@ ENVIRONMENT_DOOR = ROOT / "launcher" / "environment" / "__main__.py"
 MODULE_STARTER = ROOT / "launcher" / "environment" / "start.py"
 OWN_REFERENCE = ROOT / ".venv.d" / reference.NAME / "bin" / "python"
 FIXTURES = ROOT.parent / "shared" / "data" / "fixtures"
+LEAST_WIDTH = 118
+"""Columns of a table that goes to a file or a pipe."""
 COLUMNS = (
     tables.Column("compared"),
     tables.Column("arrays", True),
     tables.Column("max abs", True),
     tables.Column("max rel", True),
-    tables.Column("allowed"),
+    tables.Column("abs + rel allowed"),
     tables.Column(""),
     tables.Column("nearest to its limit"),
 )
@@ -109,9 +111,12 @@ def show(outcome: Mapping[str, Any], as_json: bool, verbose: bool) -> None:
     if as_json:
         ending.write_lines([json.dumps(outcome, indent=1)])
         return
+    console = output.make_console()
+    if not console.is_terminal:
+        console.width = max(console.width, LEAST_WIDTH)
     for section in dict.fromkeys(row["section"] for row in outcome["rows"]):
         rows = [row for row in outcome["rows"] if row["section"] == section]
-        ending.print_table(section, COLUMNS, [cells for row in rows for cells in _cells(row, verbose)])
+        ending.print_table(section, COLUMNS, [cells for row in rows for cells in _cells(row, verbose)], console)
     ending.write_lines(summary(outcome))
 
 
@@ -120,16 +125,23 @@ def _cells(row: Mapping[str, Any], verbose: bool) -> list[Sequence[str]]:
     if row["status"] == "skipped":
         return [(row["what"], "", "", "", "", "skipped", row["worst"].removeprefix("skipped: "))]
     exact = row["tolerance_abs"] == row["tolerance_rel"] == 0.0
-    allowed = "equal" if exact else f"{row['tolerance_abs']:.0e} + {row['tolerance_rel']:.0e} rel"
+    allowed = "equal" if exact else f"{row['tolerance_abs']:.0e} + {row['tolerance_rel']:.0e}"
     status = {"pass": "pass", "fail": "FAIL"}[row["status"]]
-    worst = "" if exact and row["status"] == "pass" else row["worst"]
+    worst = "" if exact and row["status"] == "pass" else _short(row["worst"])
     lines: list[Sequence[str]] = [
         (row["what"], f"{row['arrays']:,}", _number(row["max_abs"]), _number(row["max_rel"]), allowed, status, worst)
     ]
     for each in row["details"] if verbose else ():
         verdict = "pass" if each["passed"] else "FAIL"
-        lines.append((f"  {each['item']}", "", _number(each["max_abs"]), _number(each["max_rel"]), "", verdict, ""))
+        lines.append(
+            (f"  {_short(each['item'])}", "", _number(each["max_abs"]), _number(each["max_rel"]), "", verdict, "")
+        )
     return lines
+
+
+def _short(name: str) -> str:
+    """A parameter's name without what they all begin with."""
+    return name.removeprefix("bert.").replace("encoder.layer.", "layer ")
 
 
 def _number(value: float) -> str:
@@ -148,7 +160,7 @@ def summary(outcome: Mapping[str, Any]) -> list[str]:
         f", {skipped} skipped" if skipped else ""
     )
     return [
-        "max rel: difference / largest value of the same array (weights: / their largest change). allowed: absolute + relative share.",
+        "max rel: difference / largest value of its array (weights: / largest change). Allowed: abs + rel * that value.",
         f"{counted}; {values:,} numbers compared in {outcome['seconds']:.0f} s "
         f"(Paddle {outcome['paddle']}; PyTorch {outcome['torch']}, Transformers {outcome['transformers']})",
         *(["not aligned: the rows marked FAIL differ from Transformers by more than rounding"] if failed else []),

@@ -132,7 +132,12 @@ def sections(directory: Path, inputs: Mapping[str, Any]) -> list[Section]:
     """What is compared, in the order of the table. A new comparison is a row here or in rows.py, and its arrays on both sides."""
     found = [
         Section("text", "Text", TEXT_ROWS, lambda: ours.text_arrays(inputs["text"])),
-        Section("rates", "12 blocks, 2e-5, layer decay 0.95", RATE_ROWS, lambda: ours.rate_arrays(inputs["rates"])),
+        Section(
+            "rates",
+            "Every parameter of 12 blocks at every step: lr 2e-5, layer decay 0.95",
+            RATE_ROWS,
+            lambda: ours.rate_arrays(inputs["rates"]),
+        ),
     ]
     for name, spec in inputs["cases"].items():
         case = settings.random_case() if name == settings.RANDOM else settings.pretrained_case(name)

@@ -85,26 +85,26 @@ TEXT_ROWS = (
 )
 RATE_ROWS = (
     *(
-        Row(f"rates {label}", f"learning rates, {label}: every parameter, every step", 1e-18, 1e-12)
+        Row(f"rates {label}", f"learning rates, {label}", 1e-18, 1e-12)
         for label in ("linear", "no warm-up", "cosine", "constant", "polynomial")
     ),
     exact("decay linear", "weight decay of every parameter"),
 )
 _FORWARD_ROWS = (
-    exact("token layout", "ids, types and labels of the batch"),
+    exact("token layout", "ids, types and labels of a batch"),
     Row("embeddings", "embedding output", 1e-6, 2e-6),
     Row("states", "state after every block", 1e-6, 2e-5),
     Row("pooled", "pooled output", 1e-6, 2e-5),
 )
 _TRAINING_ROWS = (
     Row("loss", "losses of 10 steps", 1e-6, 1e-4),
-    Row("gradients", "gradient of every parameter, step 1", 1e-8, 5e-4),
-    Row("gradient norm", "global gradient norms of 10 steps", 1e-6, 1e-3),
+    Row("gradients", "gradient of every parameter", 1e-8, 5e-4),
+    Row("gradient norm", "gradient norms of 10 steps", 1e-6, 1e-3),
 )
 FINETUNING_ROWS = (
     *_FORWARD_ROWS,
-    Row("logits", "class logits: pooler and chosen blocks", 1e-6, 2e-5),
-    Row("evaluation", "probabilities, accuracy, macro-F1, loss", 1e-6, 2e-5),
+    Row("logits", "class logits: pooler, chosen blocks", 1e-6, 2e-5),
+    Row("evaluation", "evaluation: accuracy, macro-F1, loss", 1e-6, 2e-5),
     *_TRAINING_ROWS,
     Row("weights 1", "weights after 1 step", 1e-6, 1e-2),
     Row("weights 10", "weights after 10 steps", 1e-6, 1e-2),
@@ -114,7 +114,7 @@ PRETRAINING_ROWS = (
     Row("mlm logits", "MLM logits", 1e-6, 2e-5),
     Row("nsp logits", "NSP logits", 1e-6, 2e-5),
     *_TRAINING_ROWS,
-    Row("weights 2", "weights after 2 steps (the rate of step 1 is 0)", 1e-6, 1e-2),
+    Row("weights 2", "weights after 2 steps", 1e-6, 1e-2),
     Row("weights 10", "weights after 10 steps", 1e-6, 1e-2),
 )
 
