@@ -13,16 +13,18 @@ from configs.errors import DataError
 
 pytest.importorskip("paddle", reason="needs Paddle")
 
-from trainers.align import fixtures, settings  # noqa: E402
-from trainers.align.fixtures import RATE_ROW, RATES, TOKEN_ROW, TOKENS, compare_fixtures  # noqa: E402
-from trainers.align.rows import Row, compare_row, exact  # noqa: E402
+from trainers.align import fixtures, settings
+from trainers.align.fixtures import RATE_ROW, RATES, TOKEN_ROW, TOKENS, compare_fixtures
+from trainers.align.rows import Row, compare_row, exact
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT.parent / "shared" / "data" / "fixtures"
 ROW = Row("states", "states", 1e-3, 1e-2)
 
 
-def outcome(ours: dict[str, list[float]], theirs: dict[str, list[float]], row: Row = ROW, **start: list[float]) -> tuple[str, str]:
+def outcome(
+    ours: dict[str, list[float]], theirs: dict[str, list[float]], row: Row = ROW, **start: list[float]
+) -> tuple[str, str]:
     arrays = [{key: np.array(values) for key, values in side.items()} for side in (ours, theirs, start)]
     result = compare_row("section", row, *arrays)
     return result.status, result.worst
@@ -90,7 +92,8 @@ def test_the_stages_show_every_rule() -> None:
         for stage in (case.finetune, case.pretrain):
             assert stage.dropout == 0.0
             assert stage.clip > 0.0
-            assert stage.micro_batch is not None and stage.batch % stage.micro_batch in (0, 2)
+            assert stage.micro_batch is not None
+            assert stage.batch % stage.micro_batch in (0, 2)
             assert (stage.adam_beta1, stage.adam_beta2) != (0.9, 0.999)
         assert case.finetune.layer_decay < 1.0
         assert max(case.text_words) + max(case.pair_words or (0,)) > case.finetune.max_length
