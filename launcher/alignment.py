@@ -133,9 +133,7 @@ def _cells(row: Mapping[str, Any], verbose: bool) -> list[Sequence[str]]:
     ]
     for each in row["details"] if verbose else ():
         verdict = "pass" if each["passed"] else "FAIL"
-        lines.append(
-            (f"  {_short(each['item'])}", "", _number(each["max_abs"]), _number(each["max_rel"]), "", verdict, "")
-        )
+        lines.append(("", "", _number(each["max_abs"]), _number(each["max_rel"]), "", verdict, _short(each["item"])))
     return lines
 
 
