@@ -26,7 +26,7 @@ ENVIRONMENT_DOOR = ROOT / "launcher" / "environment" / "__main__.py"
 MODULE_STARTER = ROOT / "launcher" / "environment" / "start.py"
 OWN_REFERENCE = ROOT / ".venv.d" / reference.NAME / "bin" / "python"
 FIXTURES = ROOT.parent / "shared" / "data" / "fixtures"
-LEAST_WIDTH = 118
+LEAST_WIDTH = 132
 """Columns of a table that goes to a file or a pipe."""
 COLUMNS = (
     tables.Column("compared"),

@@ -124,3 +124,33 @@ def test_a_reference_that_cannot_run_is_said(tmp_path: Path) -> None:
     assert done.returncode == UNAVAILABLE
     assert "error: the reference ended with exit code 1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+BERT_ADAM = """
+import numpy as np, torch
+from trainers.align.reference.bert_adam import BertAdam
+weights = [torch.nn.Parameter(torch.tensor(values)) for values in ([1.0, -2.0], [0.5])]
+settings = dict(total_steps=10, warmup_share=0.25, adam_beta1=0.9, adam_beta2=0.999, adam_eps=1e-6, clip=1.0)
+groups = [dict(params=[weights[0]], lr=0.1, weight_decay=0.01), dict(params=[weights[1]], lr=0.05, weight_decay=0.0)]
+optimizer, expected = BertAdam(groups, settings), [np.array([1.0, -2.0]), np.array([0.5])]
+m, v = [np.zeros(2), np.zeros(1)], [np.zeros(2), np.zeros(1)]
+for step in range(8):
+    share = [0.0, 0.4, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3][step]
+    for number, given in enumerate(([3.0, 4.0 + step], [0.1])):
+        weights[number].grad = torch.tensor(given)
+        gradient = np.array(given) / max(1.0, np.linalg.norm(given))
+        m[number] = 0.9 * m[number] + 0.1 * gradient
+        v[number] = 0.999 * v[number] + 0.001 * gradient**2
+        decay = groups[number]["weight_decay"] * expected[number]
+        expected[number] = expected[number] - groups[number]["lr"] * share * (m[number] / (v[number] ** 0.5 + 1e-6) + decay)
+    optimizer.step()
+for own, wanted in zip(weights, expected):
+    np.testing.assert_allclose(own.detach().numpy(), wanted, rtol=1e-5)
+print("by hand")
+"""
+
+
+def test_the_original_codes_optimizer_by_hand(reference_python: str) -> None:
+    """0.4 and 0.8 of the rate in a warm-up of a quarter of 10 steps, then 1 - x: 0.7 at step 3."""
+    done = subprocess.run([reference_python, "-c", BERT_ADAM], capture_output=True, text=True, env=environment(), cwd=ROOT)
+    assert done.stdout == "by hand\n", done.stderr

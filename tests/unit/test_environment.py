@@ -459,8 +459,9 @@ def test_the_two_environments_do_not_touch_each_other(tmp_path):
     other.commit(other.store / "align-00", Stamp("bb  align.lock\ntorch==1", "3.11.2", "/p", "cpu", ("align",)))
     assert os.readlink(tmp_path / ".venv") == ".venv.d/env-00"
     assert os.readlink(tmp_path / ".venv.d" / "align") == "align-00"
-    assert other.current() is not None
-    assert other.current().identity == "bb  align.lock\ntorch==1"
+    current = other.current()
+    assert current is not None
+    assert current.identity == "bb  align.lock\ntorch==1"
     assert own_place.sweep() == 1
     assert other.sweep() == 1
     left = {path.name for path in own_place.store.iterdir()}
