@@ -52,6 +52,8 @@ def align(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     own: dict[str, Arrays] = {}
     try:
         for section in sections(directory, inputs):
+            if reference.poll():
+                break  # what it said comes below, without minutes of work for nothing
             say(f"this side: {section.title}")
             own[section.name] = section.compute()
         wait_for_reference(reference, directory)
@@ -102,7 +104,8 @@ def start_reference(directory: Path, python: str) -> subprocess.Popen[bytes]:
 
 def wait_for_reference(reference: subprocess.Popen[bytes], directory: Path) -> None:
     """Wait for the other side's answer. Raises UnavailableError with its last words when it fails."""
-    say("this side is done; waiting for the reference")
+    if reference.poll() is None:
+        say("this side is done; waiting for the reference")
     code = reference.wait(REFERENCE_TIMEOUT_S)
     if code != 0:
         said = (directory / "reference.log").read_text(errors="replace").strip().splitlines() or ["nothing"]
