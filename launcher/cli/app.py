@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from launcher.cli import (
+    align,
     door,
     evaluate,
     export,
@@ -48,6 +49,7 @@ app.command("evaluate", rich_help_panel=USE)(evaluate.evaluate)
 app.command("predict", rich_help_panel=USE)(predict.predict)
 app.command("report", rich_help_panel=USE)(report.report)
 app.command("export", rich_help_panel=USE)(export.export)
+app.command("align", rich_help_panel=DOOR)(align.align)
 for name, function in (("setup", door.setup), ("test", door.test)):
     app.command(
         name,

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from . import devices, locks
-from .errors import CANNOT_WRITE, UNAVAILABLE, SetupError
+from .errors import CANNOT_WRITE, SetupError
 from .interpreter import base_python
-from .pip import Pip, die_with_parent, pip_environment
+from .pip import Pip
 from .place import Place, Stamp, cannot_write
 from .progress import Progress, format_bytes
+from .venv import create, run_step, site_packages
 
 CPU_BYTES = 3_000_000_000
 GPU_BYTES = 12_000_000_000
-STEP_TIMEOUT_S = 300.0
-SYSTEM_WHEELS = Path("/usr/share/python-wheels")  # where Debian keeps what it took out of ensurepip
 
 # Installed first, by whatever pip the interpreter brings: a known pip, and what builds the packages without a wheel.
 BUILD_TOOLS = frozenset({"pip", "setuptools", "wheel", "setuptools-scm", "packaging", "typing-extensions", "tomli"})
@@ -86,10 +82,10 @@ def build(place: Place, plan: Plan, progress: Progress) -> None:
     try:
         place.open_log()
         progress.update("making the environment", plan.stamp.python_version)
-        bootstrap = _create(environment, place.log)
+        bootstrap = create(environment, place.log)
         temporary = environment / "tmp"
         temporary.mkdir()
-        pip = Pip(bootstrap, _site_packages(environment), place.log, temporary)
+        pip = Pip(bootstrap, site_packages(environment), place.log, temporary)
         _install(environment, pip, plan, progress)
         progress.update("trying the environment", "import paddle, paddlenlp")
         _try_import(environment, place.log)
@@ -111,59 +107,6 @@ def _check_room(root: Path, plan: Plan) -> None:
             + (", or take the CPU wheel (./run.sh setup --device cpu)." if plan.gpu else "."),
             CANNOT_WRITE,
         )
-
-
-def _create(environment: Path, log: Path) -> tuple[str, ...]:
-    """Create the bare environment; returns the pip command that installs the first packages into it.
-
-    Without ensurepip: Debian and Ubuntu leave it out of python3, and the lock brings its own pip anyway.
-    """
-    failure = "The virtual environment could not be created"
-    _run([base_python(), "-m", "venv", "--without-pip", str(environment)], log, environment.parent, failure)
-    pip = _first_pip(environment / "bin" / "python")
-    if pip is None:
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        raise SetupError(
-            f"{base_python()} comes without pip (Debian and Ubuntu package it apart), and there is no other.\n"
-            f"  Next: apt-get install python{version}-venv   (or python3-pip), then call again.",
-            UNAVAILABLE,
-        )
-    return pip
-
-
-def _first_pip(python: Path) -> tuple[str, ...] | None:
-    """The first pip that can install into the environment of `python`.
-
-    The wheel that ships with Python, run from its file; or an installed one, by `--python` (since pip 22.3).
-    """
-    ensurepip = importlib.util.find_spec("ensurepip")
-    bundled = Path(ensurepip.origin).parent / "_bundled" if ensurepip and ensurepip.origin else Path("/nonexistent")
-    wheels = [wheel for place in (bundled, SYSTEM_WHEELS) for wheel in sorted(place.glob("pip-*.whl"))]
-    if wheels:
-        return (str(python), str(wheels[0] / "pip"))
-    installed: list[tuple[str, ...]] = [(base_python(), "-m", "pip")]
-    installed += [(found,) for name in ("pip3", "pip") if (found := shutil.which(name))]
-    for command in installed:
-        if _pip_version(command) >= (22, 3):
-            return (*command, "--python", str(python))
-    return None
-
-
-def _pip_version(command: tuple[str, ...]) -> tuple[int, ...]:
-    """Version of a pip command; empty when it does not run."""
-    environment = pip_environment(Path(tempfile.gettempdir()))
-    try:
-        done = subprocess.run(
-            [*command, "--version"], capture_output=True, text=True, timeout=60, check=False, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    match = re.match(r"pip (\d+)\.(\d+)", done.stdout)
-    return (int(match[1]), int(match[2])) if match and done.returncode == 0 else ()
-
-
-def _site_packages(environment: Path) -> Path:
-    return environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
 def _install(environment: Path, pip: Pip, plan: Plan, progress: Progress) -> None:
@@ -224,33 +167,4 @@ def _project_name(requirement: str) -> str:
 
 def _try_import(environment: Path, log: Path) -> None:
     argv = [str(environment / "bin" / "python"), "-c", "import paddle, paddlenlp"]
-    _run(argv, log, environment.parent, "The packages were installed, but `import paddle, paddlenlp` fails")
-
-
-def _run(argv: list[str], log: Path, directory: Path, failure: str) -> None:
-    """Run a step with its output in the log; raises SetupError with the last line it said."""
-    try:
-        done = subprocess.run(  # the interpreter in use or the one just made
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=STEP_TIMEOUT_S,
-            check=False,
-            cwd=directory,
-            preexec_fn=die_with_parent,
-            env={**pip_environment(directory), "PPNLP_HOME": str(directory / "paddlenlp")},
-        )
-        output, ended = done.stdout, f"exit code {done.returncode}"
-        if done.returncode == 0:
-            return
-    except subprocess.TimeoutExpired as expired:
-        output, ended = expired.stdout or b"", f"no end after {STEP_TIMEOUT_S:.0f} s"
-    with log.open("ab") as file:
-        file.write(f"\n$ {' '.join(argv)}\n".encode() + output)
-    said = (output.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
-    code = CANNOT_WRITE if "No space left" in said or "Errno 28" in said else UNAVAILABLE
-    raise SetupError(
-        f"{failure} ({ended}).\n  It said: {said}\n  Full log: {log}\n  Next: read the log, then call again.",
-        code,
-    )
+    run_step(argv, log, environment.parent, "The packages were installed, but `import paddle, paddlenlp` fails")

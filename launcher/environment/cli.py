@@ -1,4 +1,5 @@
-"""The commands run.sh hands to this package: `ensure` (first use), `setup` (asked for), `check` (own interpreter)."""
+"""The commands run.sh hands to this package: `ensure` (first use), `setup` (asked for), `check` (own interpreter);
+and `reference`, which `align` calls."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ def _run(command: str, arguments: list[str]) -> None:
     from . import setup
     from .place import Place
 
-    if command == "ensure":
+    if command == "reference":
+        from . import reference
+
+        reference.ensure(Place(ROOT, reference.NAME))
+    elif command == "ensure":
         setup.ensure(Place(ROOT))
     else:
         setup.setup(Place(ROOT), arguments)

@@ -4,6 +4,7 @@
     .venv.d/lock                      held (flock) by the one process that makes an environment
     .venv.d/setup.log                 everything pip said, mode 0600
     .venv.d/env-*/stamp               what the environment was made from
+    .venv.d/align -> align-5d0b7c12   the environment of the alignment's reference (reference.py), in the same way
 
 An environment is made in a new directory under the lock, so one that works stays in use until the next is complete,
 and whatever an interrupted set-up leaves behind (kill -9, power, full disk) is swept by the next.
@@ -65,13 +66,15 @@ class Stamp:
 
 
 class Place:
-    """The environment of one project root."""
+    """An environment of one project root: the project's own, or another of a name."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = "env") -> None:
+        """`name`: what the directories begin with; all but "env" have their link beside them, and a log of their own."""
         self.root = root
-        self.link = root / ".venv"
+        self.name = name
         self.store = root / ".venv.d"
-        self.log = self.store / "setup.log"
+        self.link = root / ".venv" if name == "env" else self.store / name
+        self.log = self.store / ("setup.log" if name == "env" else f"setup-{name}.log")
 
     def current(self) -> Stamp | None:
         """The stamp of the environment in use; None when there is none or it does not work."""
@@ -110,7 +113,7 @@ class Place:
 
     def new_environment(self) -> Path:
         """The path, not yet existing, of the environment to make."""
-        return self.store / f"env-{secrets.token_hex(4)}"
+        return self.store / f"{self.name}-{secrets.token_hex(4)}"
 
     def open_log(self) -> None:
         """Start an empty log that only its owner can read (pip may print index addresses)."""
@@ -128,15 +131,15 @@ class Place:
         partial.rename(environment / "stamp")
         link = self.store / "link.partial"
         link.unlink(missing_ok=True)
-        link.symlink_to(Path(self.store.name) / environment.name)
+        link.symlink_to(os.path.relpath(environment, self.link.parent))
         self.check_link()
         link.rename(self.link)
 
     def sweep(self) -> int:
         """Remove environments that are neither in use nor run from by a process; returns how many were removed."""
-        keep = {os.path.realpath(self.link), *_run_from(self.store)}
+        keep = {os.path.realpath(self.link), *_run_from(self.store, self.name)}
         removed = 0
-        for path in self.store.glob("env-*"):
+        for path in self.store.glob(f"{self.name}-*"):
             if os.path.realpath(path) not in keep:
                 shutil.rmtree(path, ignore_errors=True)
                 removed += not path.exists()
@@ -164,15 +167,15 @@ def _wait_for_lock(descriptor: int, progress: Progress) -> None:
         time.sleep(0.2)
 
 
-def _run_from(store: Path) -> set[str]:
-    """Environments of `store` that a process of this machine runs from: by its command line or what it has mapped."""
-    prefix = os.path.realpath(store).encode() + b"/env-"
+def _run_from(store: Path, name: str) -> set[str]:
+    """Environments `name`-* of `store` that a process of this machine runs from: by its command line or what it has mapped."""
+    prefix = f"{os.path.realpath(store)}/{name}-".encode()
     pattern = re.compile(re.escape(prefix) + rb"[0-9a-f]+")
     used = set()
     for process in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "maps"):
+        for file in ("cmdline", "maps"):
             with contextlib.suppress(OSError):
-                used |= set(pattern.findall((process / name).read_bytes()))
+                used |= set(pattern.findall((process / file).read_bytes()))
     return {os.fsdecode(path) for path in used}
 
 

@@ -32,6 +32,7 @@ NOW = (
     "predict",
     "report",
     "export",
+    "align",
     "setup",
     "test",
 )
@@ -96,6 +97,8 @@ class TestMistakes:
             (("setup",), "setup is done by run.sh"),
             (("test", "fast"), "test is done by run.sh"),
             (("evaluate", "x", "--split", "tset"), "tset"),
+            (("align", "--reference-python", "/no/python"), "--reference-python /no/python: there is no such program"),
+            (("align", "--fixtures", "/no/folder"), "--fixtures /no/folder: no such folder"),
         ],
     )
     def test_are_named_with_the_next_command_and_no_traceback(self, tmp_path, config, arguments, said):

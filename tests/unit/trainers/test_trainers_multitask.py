@@ -19,9 +19,10 @@ from configs.schema import DataConfig, FinetuneStage, MultitaskStage  # noqa: E4
 from trainers.data.vocabulary import load_vocabulary  # noqa: E402
 from trainers.engine.ranks import Ranks  # noqa: E402
 from trainers.engine.window import Window  # noqa: E402
+from trainers.exporting.source import open_trained, write_one_head  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
-from trainers.exporting.source import open_trained, write_one_head
-from trainers.model.folder import Head, (  # noqa: E402
+from trainers.model.folder import (  # noqa: E402
+    Head,
     ModelSource,
     build_model,
     build_multitask,
