@@ -42,7 +42,7 @@ def fill_inference(trained: Trained, directory: Path) -> float:
 def _check(trained: Trained, directory: Path, program: str) -> float:
     """The exported program against the trained model, on random tokens: one, several, padded, a pair, the longest."""
     sequences = _samples(trained)
-    expected = predict_batch(trained.model, sequences, AmpPolicy("off", "float32", ""))
+    expected = predict_batch(trained.model, [[each] for each in sequences], AmpPolicy("off", "float32", ""))
     found = run_inference(directory, program, *pad(sequences, trained.vocabulary.pad_id))
     largest = float(np.abs(found - expected).max())
     scale = max(1.0, float(np.abs(expected).max()))

@@ -67,7 +67,7 @@ def check_format(trained: Trained, chosen: str) -> None:
         return
     if not allowed:
         raise ConfigError(
-            f"export: the head of this model ({_described(trained.stage)}) is part of neither Transformers nor PaddleNLP, "
+            f"export: the head of this model ({_described(trained)}) is part of neither Transformers nor PaddleNLP, "
             "and the inference export does not know it either",
             f"use it as it is: ./run.sh predict {trained.folder}",
         )
@@ -77,10 +77,13 @@ def check_format(trained: Trained, chosen: str) -> None:
     )
 
 
-def _described(stage: PretrainStage | FinetuneStage) -> str:
+def _described(trained: Trained) -> str:
+    stage = trained.stage
     if isinstance(stage, FinetuneStage) and stage.hierarchical is not None:
         return f"hierarchical: {stage.hierarchical}"
-    return f"classifier: {stage.classifier}" if isinstance(stage, FinetuneStage) else stage.task
+    if isinstance(stage, FinetuneStage) and stage.classifier != "linear":
+        return f"classifier: {stage.classifier}"
+    return type(trained.model).__name__
 
 
 def last_finished(run_dir: Path, config: Config, stage: str | None) -> str:

@@ -448,17 +448,19 @@ def test_a_failed_replacement_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_in_the_trainers_can_unpickle() -> None:
-    modules = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch"}
+    modules = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
     sources = sorted((ROOT / "trainers").rglob("*.py"))
     assert len(sources) > 30
     found = []
     for path in sources:
+        # the alignment's other side computes with PyTorch, in an interpreter of its own, and reads safetensors as well
+        banned = modules if "reference" in path.parts else {*modules, "torch"}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in modules]
+            found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in banned]
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in ("load", "save"):
-                found += [f"{path.name}: {node.value.id}.{node.attr}"] if node.value.id == "paddle" else []
+                found += [f"{path.name}: {node.value.id}.{node.attr}"] if node.value.id in ("paddle", "torch") else []
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant)
                 found += [f"{path.name}: allow_pickle"] if node.value.value else []

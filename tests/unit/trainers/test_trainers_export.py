@@ -48,7 +48,7 @@ def trained(folder: Path, stage: FinetuneStage | PretrainStage) -> tuple[Path, A
     paddle.seed(5)
     model = build_model(stage, config, len(CLASSES))
     load_folder(model, start)
-    if isinstance(stage, FinetuneStage):
+    if isinstance(stage, FinetuneStage) and stage.classifier == "linear":
         weight = model.classifier.weight
         weight.set_value(np.random.default_rng(1).normal(0, 0.5, weight.shape).astype(np.float32))
         model.classifier.bias.set_value(np.array([0.3, -0.2, 0.1], np.float32))
@@ -60,7 +60,7 @@ def trained(folder: Path, stage: FinetuneStage | PretrainStage) -> tuple[Path, A
 
 
 def run_export(model: Path, chosen: str, target: Path) -> list[str]:
-    return export(argparse.Namespace(model=model, run_dir=None, stage=None, format=chosen, to=target))
+    return export(argparse.Namespace(model=model, run_dir=None, stage=None, head=None, format=chosen, to=target))
 
 
 def sequences(*lengths: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -226,6 +226,21 @@ def test_a_head_that_no_export_knows_is_refused(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"hierarchical": "mean"}, "hierarchical: mean"),
+        ({"hierarchical": "attention"}, "hierarchical: attention"),
+        ({"classifier": "bilstm", "lstm_size": 4}, "classifier: bilstm"),
+    ],
+)
+def test_heads_that_see_more_than_one_vector_are_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    folder, _ = trained(tmp_path, FINETUNE.model_copy(update=changes))
+    for chosen in exporting.FORMATS:
+        with pytest.raises(ConfigError, match=rf"the head of this model \({named}\) is part of neither"):
+            run_export(folder, chosen, tmp_path / "out")
+
+
 def test_more_tensors_than_a_plain_classifier_has_are_another_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,4 +264,4 @@ def test_targets_and_sources_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a model that a run has trained"):
         run_export(tmp_path / "bert", "hf", tmp_path / "new")
     with pytest.raises(ConfigError, match="--to FOLDER is needed"):
-        export(argparse.Namespace(model=folder, run_dir=None, stage=None, format="hf", to=None))
+        export(argparse.Namespace(model=folder, run_dir=None, stage=None, head=None, format="hf", to=None))

@@ -51,7 +51,7 @@ def open_source(source: Source) -> Iterator[Opened]:
             yield opened
     else:
         with open_bytes(source) as stream:
-            yield stream, stream.tell
+            yield stream, stream.tell if stream.seekable() else lambda: 0  # a pipe has no position
 
 
 @contextmanager
