@@ -11,7 +11,7 @@ from configs.schema import Config
 from launcher.files import read_json_object
 from launcher.rundir import RunDirectory
 
-HARMLESS = ("train.", "launch.startup_timeout_s", "launch.stop_grace_s")
+HARMLESS = ("train.", "launch.startup_timeout_s", "launch.stop_grace_s", "launch.timeouts.", "launch.restart.")
 """Keys, or beginnings of keys, that change what a run records but never its result."""
 
 

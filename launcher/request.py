@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from configs.chaos import check_faults, parse_fault
 from configs.errors import ConfigError
 from configs.loader import Resolved, load_config, load_resolved
 from configs.models import check_fits_model, local_folder
@@ -34,6 +35,7 @@ class Request:
     resume: str = "auto"
     name: str | None = None
     runs_dir: Path | None = None
+    chaos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,19 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
     else:
         continuation.check_start(config, run.path, stages)
     topology, known = _look_around(request, config, run, earlier)
+    finished = continuation.finished_stages(run.path, stages)
+    pending = tuple(name for name in stages if name not in finished)
+    faults = check_faults(tuple(map(parse_fault, request.chaos)), topology.world_size, pending)
     task = Task(
         root=str(places.ROOT),
         python=sys.executable,
         run_dir=str(run.path),
         config_path=label,
         stages=stages,
-        finished=continuation.finished_stages(run.path, stages),
+        finished=finished,
         resume_from=resume_from,
         threads=_earlier_threads(earlier, topology),
+        faults=tuple(map(str, faults)),
     )
     return Prepared(request, resolved, run, make_plan(config, topology, known, task), started, earlier)
 

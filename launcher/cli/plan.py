@@ -14,13 +14,16 @@ def plan(
     resume: options.ResumeOption = "auto",
     name: options.NameOption = None,
     runs_dir: options.RunsDirOption = None,
+    chaos: options.ChaosOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Print what `train` would run, and start nothing."""
     from launcher.launching import check_continuation
     from launcher.request import Request, resolve
 
-    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    request = Request(
+        config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir, tuple(chaos or ())
+    )
     prepared = resolve(request)
     check_continuation(prepared)
     if as_json:

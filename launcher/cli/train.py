@@ -16,11 +16,14 @@ def train(
     resume: options.ResumeOption = "auto",
     name: options.NameOption = None,
     runs_dir: options.RunsDirOption = None,
+    chaos: options.ChaosOption = None,
 ) -> None:
     """Run the stages of a config; go on where this run stopped."""
     from launcher.cli.results import show_results
     from launcher.launching import run_session
     from launcher.request import Request, resolve
 
-    request = Request(config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir)
+    request = Request(
+        config, tuple(overrides or ()), stage, nproc_per_node, devices, resume, name, runs_dir, tuple(chaos or ())
+    )
     raise typer.Exit(run_session(resolve(request), show_results))

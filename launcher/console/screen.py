@@ -22,6 +22,7 @@ _STATE_STYLES = {
     "finished": "green",
     "failed": "red",
     "stopping": "yellow",
+    "restarting": "yellow",
     "stopped": "yellow",
 }
 _RANK_STYLES = {"running": "green", "done": "green", "failed": "red", "lost": "red"}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from launcher.root_cause import NodeEnd, NodeFailure, RankEnd, choose, last_exception, last_traceback
+from launcher.ends import NodeEnd, NodeFailure, RankEnd
+from launcher.root_cause import choose, last_exception, last_traceback
 
 
 def error(rank: int, t: float, message: str, collective: bool = False, **more: Any) -> RankEnd:

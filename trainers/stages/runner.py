@@ -200,6 +200,7 @@ class StageRunner:
             metrics=self.metrics,
             samples=self.samples,
             stop_requested=run.stop_requested,
+            chaos=run.chaos,
             flops=lambda tokens, sequences: training_flops(
                 config, tokens, sequences, round(tokens * self.work.predicted_share)
             ),

@@ -14,6 +14,7 @@ from configs.errors import DataError
 from configs.schema import Config
 from trainers.data.vocabulary import Vocabulary
 from trainers.engine.amp import AmpPolicy
+from trainers.engine.chaos import Chaos
 from trainers.engine.loop import Evaluator, Parts, TrainingLoop
 from trainers.engine.progress import Progress
 from trainers.engine.ranks import Ranks
@@ -35,6 +36,7 @@ class Run:
     policy: AmpPolicy
     recorder: Recorder
     stop_requested: Callable[[], bool]
+    chaos: Chaos
     resume_from: Path | None
     """A checkpoint directory named by the user, for the stage it belongs to; None: the newest intact one."""
 
