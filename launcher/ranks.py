@@ -112,7 +112,7 @@ class RankWatch:
 
     def _time_steps(self, heartbeat: Mapping[str, Any]) -> None:
         """Keeps how long the newest steps took, from one to the next."""
-        if heartbeat.get("phase") != "step" or heartbeat.get("waits"):
+        if heartbeat.get("phase") != "step":
             return
         (step, t), self._step_mark = self._step_mark, (heartbeat["step"], heartbeat["t"])
         if step is not None and heartbeat["step"] > step:

@@ -31,6 +31,7 @@ TRANSIENT = frozenset(
     )
 )
 """Kinds of root causes (launcher/root_cause.py) that may pass."""
+STARTING = frozenset(("", "start", "import", "rendezvous", "load"))
 NEVER = {
     "memory": "the same batch would need the same memory",
     "error": "the code would raise the same error again",
@@ -69,9 +70,10 @@ class Failure:
 
     @property
     def same(self) -> tuple[object, ...]:
-        """Equal for failures that are the same one come back."""
+        """Equal for failures that are the same one come back; empty where that is no sign of a fault in the work itself."""
         cause = self.cause
-        return (cause.kind, cause.rank, cause.stage, cause.step, cause.phase, cause.what)
+        working = cause.stage and cause.step is not None and cause.phase not in STARTING
+        return (cause.kind, cause.node, cause.rank, cause.stage, cause.step, cause.phase) if working else ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def decide(policy: RestartPolicy, failures: Sequence[Failure]) -> Decision:
     if last.cause.exit_code in FINAL_CODES or last.cause.kind not in TRANSIENT:
         why = NEVER.get(last.cause.kind, "this does not mend itself")
         return Decision(False, f"not restarted: {why}")
-    earlier = next((failure for failure in failures[:-1] if failure.same == last.same), None)
-    if earlier is not None and last.cause.step is not None:
+    earlier = next((failure for failure in failures[:-1] if last.same and failure.same == last.same), None)
+    if earlier is not None:
         where = f"attempts {earlier.attempt} and {last.attempt} failed alike at step {last.cause.step}"
         return Decision(False, f"not restarted: {where}", exit_code=int(Exit.NO_PROGRESS))
     in_vain = _restarts_in_vain(failures)

@@ -18,7 +18,7 @@ from launcher.files import last_lines
 DUMP_SIGNAL = signal.SIGQUIT
 """The worker's faulthandler writes its stacks at this signal (trainers/engine/stacks.py)."""
 DUMP_WAIT_S = 1.0
-NATIVE_WAIT_S = 8.0
+NATIVE_WAIT_S = 20.0
 STACKS_BYTES = 64 * 1024
 _STATES = {
     "R": "running",

@@ -40,7 +40,10 @@ class Watchdog:
     def find_hang(self, now: float) -> NodeFailure | None:
         """The hang of this node at the monotonic time `now`; None while every rank is within its bound. Takes seconds when
         there is one: the stacks of all ranks are written first."""
-        late = [rank for rank in self._ranks if not rank.ended and now - rank.beat_at > self.bound_s(rank)]
+        running = [rank for rank in self._ranks if not rank.ended]
+        # A rank that waits for its peers is as late as they are: only one at work is judged, unless all wait.
+        judged = [rank for rank in running if not rank.heartbeat.get("waits")] or running
+        late = [rank for rank in judged if now - rank.beat_at > self.bound_s(rank)]
         return self._describe(now, f"bound {self.bound_s(late[0]):.0f} s") if late else None
 
     def blame_silent(self, now: float) -> NodeFailure | None:

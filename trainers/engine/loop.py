@@ -168,8 +168,8 @@ class TrainingLoop:
         """Global count of items behind each loss term; stops here if any rank was asked to. One small collective per step."""
         own = [sum(column) for column in zip(*(batch.counts for batch in batches), strict=True)]
         wants_progress = self.ranks.rank == 0 and time.monotonic() >= self._next_progress_s
-        self.recorder.wait_for_peers()
-        *counts, stop, self._progress_due = self.ranks.sum([*own, self.stop_requested(), wants_progress])
+        with self.recorder.waiting_for_peers():
+            *counts, stop, self._progress_due = self.ranks.sum([*own, self.stop_requested(), wants_progress])
         self.store.raise_failure()
         if stop:
             self._preempt()

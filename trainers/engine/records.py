@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,11 +86,14 @@ class Recorder:
         }
         os.pwrite(self._heartbeat, json.dumps(beat).encode().ljust(_HEARTBEAT_BYTES), 0)
 
-    def wait_for_peers(self) -> None:
+    @contextlib.contextmanager
+    def waiting_for_peers(self) -> Iterator[None]:
         """Say that this rank has done its part and waits for the others: a rank that hangs is found by not having said so."""
         self._waits = True
         self.beat()
+        yield
         self._waits = False
+        self.beat()
 
     def works_on(self, describe: Callable[[], Mapping[str, Any]] | None) -> None:
         """What an error record should say about the samples in work; asked only then. None: no samples."""
