@@ -140,7 +140,7 @@ def _of_error(end: RankEnd, error: Mapping[str, Any]) -> RootCause:
     user_error = bool(error.get("user_error"))
     code, end_kind = error.get("exit_code"), kind_of_error(error)
     samples = error.get("samples")
-    has_samples = isinstance(samples, Mapping) and samples.get("text") and not user_error
+    text = samples.get("text") if isinstance(samples, Mapping) and not user_error else None
     of_disk = end_kind == "disk" and not user_error
     return _cause(
         end,
@@ -152,7 +152,7 @@ def _of_error(end: RankEnd, error: Mapping[str, Any]) -> RootCause:
         exit_code=int(Exit.CANNOT_WRITE) if of_disk else code if isinstance(code, int) and code else int(Exit.FAILED),
         hint=str(error.get("hint") or "") or HINTS.get(end_kind, ""),
         kind=end_kind,
-        details=(f"in work: {samples['text']}",) if has_samples else (),
+        details=(f"in work: {text}",) if text else (),
     )
 
 

@@ -53,11 +53,13 @@ def enter(phase: str, step: int = 0) -> None:
     recorder.enter(phase, step)
     if actions.get("hang") == phase:
         time.sleep(300)
+    if actions.get("pause") == phase:
+        time.sleep(1.5)
 
 
 def save(step: int) -> None:
     """What counts as a committed checkpoint, by rank 0."""
-    recorder.enter("save", step)
+    enter("save", step)
     if rank == 0:
         directory = stage / "checkpoints" / f"step-{step:08d}"
         directory.mkdir(parents=True, exist_ok=True)
