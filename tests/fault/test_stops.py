@@ -47,8 +47,10 @@ def saved(run: RunDirectory) -> list[int]:
     return sorted(int(path.name[5:]) for path in run.path.glob("finetune/checkpoints/step-*"))
 
 
-@pytest.mark.parametrize("who", ["supervisor", "agent", "rank"])
-@pytest.mark.parametrize("phase", ["import", "rendezvous", "load", "save"])
+@pytest.mark.parametrize(
+    ("phase", "who"),
+    [("import", "rank"), ("import", "agent"), ("rendezvous", "rank"), ("load", "supervisor"), ("save", "rank")],
+)
 def test_a_stop_in_any_phase_ends_at_one_step_with_one_checkpoint(run: RunDirectory, who: str, phase: str) -> None:
     supervisor = meet_apart(run, f"{ENDLESS}, '--save-every', '5', '--do', '1:pause={phase}'")
     wait_until(lambda: beat(run, 1).get("phase") == phase)
