@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ parser.add_argument("--steps", type=int, default=12)
 parser.add_argument("--step-s", type=float, default=0.02)
 parser.add_argument("--save-every", type=int, default=4)
 parser.add_argument("--evaluate-s", type=float, default=0.0)
+parser.add_argument("--give-up-s", type=float, default=300.0)
 parser.add_argument("--chaos", type=parse_fault, action="append", default=[])
 parser.add_argument("--do", action="append", default=[])
 options = parser.parse_args()
@@ -44,7 +46,10 @@ def all_reduce(number: int, stop: bool = False) -> bool:
     partial.write_text("stop" if stop else "go")
     partial.rename(options.attempt_dir / f"meet-{number}-{rank}")
     paths = [options.attempt_dir / f"meet-{number}-{other}" for other in range(options.ranks)]
+    give_up = time.monotonic() + options.give_up_s
     while not all(path.exists() for path in paths):
+        if time.monotonic() > give_up:
+            raise ConnectionError("gloo: Timed out waiting for a peer")
         time.sleep(0.005)
     return any(path.read_text() == "stop" for path in paths)
 
@@ -97,6 +102,9 @@ def main() -> int:
         recorder.works_on(lambda: {"ids": [7], "text": "samples 7 (train.tsv:9)"})
         chaos.begin_step("finetune", step)
         with recorder.waiting_for_peers():
+            if actions.get("stop-waiting") == str(step):
+                time.sleep(0.3)
+                os.kill(os.getpid(), signal.SIGSTOP)
             stopping = all_reduce(step, stop())
         if stopping:
             save(step)

@@ -59,6 +59,23 @@ def test_the_rank_that_hangs_is_named_not_those_that_wait_for_it(
     assert left_behind(run) == []
 
 
+def test_peers_that_give_up_waiting_do_not_hide_the_rank_that_hangs(run: RunDirectory) -> None:
+    """The collective fails before the bound of a step is over: the survivor's error is not the cause."""
+    outcome, _ = meet(run, "--chaos", "hang:0@finetune:3", "--give-up-s", "11", phases={"step": 300.0}, restart=NEVER)
+    cause = outcome.root_cause
+    assert cause is not None
+    assert (cause.kind, cause.rank, cause.step) == ("hang", 0, 3)
+    assert "(its peers gave up waiting)" in cause.what
+
+
+def test_a_stopped_rank_in_a_collective_is_to_blame(run: RunDirectory) -> None:
+    """Its last heartbeat says that it waits, and so does its peer's: the kernel knows better."""
+    outcome, _ = meet(run, "--do", "0:stop-waiting=3", phases={**PHASES, "step": 2.0}, restart=NEVER)
+    assert outcome.root_cause is not None
+    assert outcome.root_cause.rank == 0
+    assert "stopped (T state" in outcome.root_cause.what
+
+
 def test_a_run_goes_on_after_a_hang(run: RunDirectory) -> None:
     outcome, seen = meet(run, "--chaos", "stop:1@finetune:6", phases=PHASES)
     assert (outcome.state, run.attempts()) == ("finished", [0, 1])

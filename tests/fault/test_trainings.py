@@ -78,7 +78,8 @@ def test_a_raising_rank_is_shown_with_its_traceback_and_its_samples(folder: Path
     assert outcome.note == "not restarted: the code would raise the same error again"
 
 
-def test_peers_that_give_up_waiting_do_not_hide_the_rank_that_hangs(
+@pytest.mark.campaign
+def test_gloos_own_timeout_does_not_hide_the_rank_that_hangs(
     folder: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gloo gives up after 30 s, long before the bound of a step: the survivor's error is not the cause."""
