@@ -74,7 +74,7 @@ MUTATIONS = (
              f"{HANGS}::test_peers_that_give_up_waiting_do_not_hide_the_rank_that_hangs"),
     Mutation("every signal is caught", "trainers/worker.py", "signal.SIGUSR1, signal.SIGUSR2)", "signal.SIGUSR1)",
              f"{STOPS}::test_every_stop_signal_to_one_rank_stops_all"),
-    Mutation("one rank's stop is everybody's", "launcher/stop_requests.py", "return bool(self.signals) or self._time_is_up",
+    Mutation("the time limit", "launcher/stop_requests.py", "return bool(self.signals) or self._time_is_up",
              "return bool(self.signals)", f"{STOPS}::test_a_time_limit_stops_with_a_checkpoint_before_it_is_over"),
     Mutation("signals are caught during imports", "trainers/worker.py", "    stop = StopFlag(recorder)\n    stop.install()\n",
              "    stop = StopFlag(recorder)\n",
