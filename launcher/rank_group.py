@@ -116,9 +116,8 @@ class RankGroup:
             self._poll()
             if not all(rank.ended and not rank.lost_at for rank in self.ranks):
                 return self._launcher_ended(self._launcher.returncode)
-        if now - self._started_at > self._bounds.startup_timeout_s:
-            return self._late_start()
-        return self._watchdog.find_hang(now)
+        late = self._late_start() if now - self._started_at > self._bounds.startup_timeout_s else None
+        return late or self._watchdog.find_hang(now)
 
     def _rank_failed(self, now: float) -> bool:
         if self._session.aborted or any(rank.failed for rank in self.ranks):

@@ -25,7 +25,7 @@ def meeting_launch(
 ) -> LaunchSpec:
     """A launch of two ranks; `phases` are the watchdog's bounds."""
     values = {"restart": TRANSIENT, **changes, "worker": WORKER, "worker_args": worker_args, "stages": ("finetune",)}
-    return fake_launch(run, bounds=replace(QUICK, phases=phases or {}), **values)
+    return fake_launch(run, **{"bounds": replace(QUICK, phases=phases or {}), **values})
 
 
 def meet(run: RunDirectory, *worker_args: str, **changes: Any) -> tuple[Outcome, Recorder]:

@@ -56,7 +56,7 @@ MUTATIONS = (
              f"{RESTARTS}::test_the_root_cause_names_samples_memory_and_what_became_of_the_others"),
     Mutation("Python's stack at a crash", "trainers/engine/stacks.py", "faulthandler.enable(file=_open(path))", "_open(path)",
              f"{RESTARTS}::test_a_crash_in_native_code_shows_pythons_stack"),
-    Mutation("hangs are noticed", "launcher/rank_group.py", "return self._watchdog.find_hang(now)", "return None",
+    Mutation("hangs are noticed", "launcher/rank_group.py", "return late or self._watchdog.find_hang(now)", "return late",
              f"{HANGS}::test_a_run_goes_on_after_a_hang"),
     Mutation("waiting ranks are not to blame", "launcher/watchdog.py", "return (not frozen, self._waits(rank), ",
              "return (not frozen, not self._waits(rank), ",

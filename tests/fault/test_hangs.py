@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from launcher.restart_policy import RestartPolicy
 from launcher.rundir import RunDirectory
 from tests.fault.launches import meet
-from tests.launches import left_behind
+from tests.launches import QUICK, left_behind
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 NEVER = RestartPolicy("never")
@@ -80,6 +81,17 @@ def test_a_run_goes_on_after_a_hang(run: RunDirectory) -> None:
     outcome, seen = meet(run, "--chaos", "stop:1@finetune:6", phases=PHASES)
     assert (outcome.state, run.attempts()) == ("finished", [0, 1])
     assert [event["step"] for event in seen.of_type("restart")] == [4]
+    assert "(bound 2 s)" in seen.of_type("restart")[0]["reason"]
+
+
+def test_a_hang_is_noticed_however_long_the_run_has_lasted(run: RunDirectory) -> None:
+    """The bound of the start-up is over by then."""
+    bounds = replace(QUICK, startup_timeout_s=2.0, phases=PHASES)
+    arguments = ("--step-s", "0.1", "--steps", "100", "--chaos", "hang:1@finetune:40")
+    cause = meet(run, *arguments, bounds=bounds, restart=NEVER)[0].root_cause
+    assert cause is not None
+    assert (cause.kind, cause.rank, cause.step) == ("hang", 1, 40)
+    assert "(bound 2 s)" in cause.what
 
 
 @pytest.mark.parametrize("phase", ["rendezvous", "load"])
