@@ -83,7 +83,7 @@ def test_two_signals_to_two_ranks_are_one_stop(run: RunDirectory) -> None:
 
 
 def test_a_time_limit_stops_with_a_checkpoint_before_it_is_over(run: RunDirectory) -> None:
-    outcome, seen = meet(run, "--steps", "100000", "--save-every", "100000", time_limit_s=6.0)
+    outcome, seen = meet(run, "--steps", "600", "--save-every", "100000", time_limit_s=6.0)
     assert (outcome.state, outcome.exit_code) == ("stopped", 75)
     assert saved(run) == list(steps_at_the_end(run))
     assert [event["reason"] for event in seen.of_type("state") if event["state"] == "stopping"] == ["time limit"]
