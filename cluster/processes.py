@@ -134,7 +134,7 @@ def oom_kills() -> int:
     """How often the kernel has killed for lack of memory, as far as it can be read: on this machine, or in this
     cgroup (v2)."""
     counts = [0]
-    for path, name in ((Path("/proc/vmstat"), "oom_kill"), (_own_cgroup() / "memory.events", "oom_kill")):
+    for path, name in ((Path("/proc/vmstat"), "oom_kill"), (own_cgroup() / "memory.events", "oom_kill")):
         with contextlib.suppress(OSError, ValueError):
             for line in path.read_text(encoding="ascii").splitlines():
                 key, _, value = line.partition(" ")
@@ -143,7 +143,7 @@ def oom_kills() -> int:
     return max(counts)
 
 
-def _own_cgroup() -> Path:
+def own_cgroup() -> Path:
     """Directory of this process's cgroup (v2 hierarchy); the root of the hierarchy where it cannot be told."""
     root = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError):

@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from configs.schema import TASKS, Config, FinetuneStage, MultitaskStage, PretrainStage, Stage, StageBase, Strict
+from configs.schema import (
+    DURATION_PATTERN,
+    TASKS,
+    Config,
+    FinetuneStage,
+    MultitaskStage,
+    PretrainStage,
+    Stage,
+    StageBase,
+    Strict,
+)
 
 STAGE_CLASSES: Mapping[str, type[Strict]] = {
     "pretrain": PretrainStage,
@@ -168,6 +178,8 @@ def _describe_text(bounds: Mapping[str, Any]) -> str:
     if pattern.startswith("^[A-Za-z0-9]"):
         signs = "'.', '_' and '-'" if "." in pattern else "'_' and '-'"
         return f"a name of 1 to 64 letters, digits, {signs} that begins with a letter or digit"
+    if pattern == DURATION_PATTERN:
+        return "a duration such as 90s, 45m, 2h or 1d12h"
     if pattern.startswith("^[A-Za-z_]"):
         return "a name of letters, digits and '_' that begins with no digit"
     return "text"

@@ -8,6 +8,7 @@ names or in the field's description. What several values must fulfil together is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -70,17 +71,22 @@ __all__ = [
     "MultitaskStage",
     "PretrainStage",
     "Problem",
+    "RestartConfig",
     "Stage",
     "StageBase",
     "StageName",
     "Strict",
     "Subset",
+    "TimeoutsConfig",
     "TrainConfig",
     "Truncation",
 ]
 
-RESERVED_STAGE_NAMES = ("model", "attempts", "errors", "superseded")
+RESERVED_STAGE_NAMES = ("model", "attempts", "errors", "superseded", "chaos")
+DURATION_PATTERN = r"^[0-9]{1,7}[dhms]([0-9]{1,7}[hms])*$"
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN)]
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
@@ -104,6 +110,52 @@ class TrainConfig(Strict):
     """Steps between two checkpoints; one is also written when a run is stopped."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints kept per stage, beside the best one."""
+    time_limit: PositiveInt | Duration | None = None
+    """A launch stops with a checkpoint in time to have ended after this: seconds, or such as 45m, 2h, 1d12h.
+    Default: no limit."""
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """The time limit in seconds; None for no limit."""
+        if self.time_limit is None or isinstance(self.time_limit, int):
+            return self.time_limit
+        parts = re.findall(r"(\d+)([dhms])", self.time_limit)
+        return float(sum(int(number) * _SECONDS[unit] for number, unit in parts))
+
+    def problems(self) -> Iterator[Problem]:
+        if self.time_limit_s == 0:
+            yield Problem(("time_limit",), "must be above 0 seconds")
+
+
+class TimeoutsConfig(Strict):
+    """How long a rank may show no progress, by what it is doing, before it counts as hung, in seconds."""
+
+    import_s: PositiveInt = 300
+    """Start of the process and import of Paddle."""
+    rendezvous_s: PositiveInt = 300
+    """Meeting the other ranks."""
+    load_s: PositiveInt = 600
+    """Opening data, model and checkpoint of a stage."""
+    first_step_s: PositiveInt = 300
+    """The first step of a stage."""
+    step_s: PositiveInt = 120
+    """A step, or one of its micro-batches; where steps are long, 20 times the median of the rank's steps."""
+    evaluate_s: PositiveInt = 300
+    """One batch of an evaluation."""
+    save_s: PositiveInt = 600
+    """A sign of life while a checkpoint or model is written."""
+
+
+class RestartConfig(Strict):
+    """What follows on a failure that may pass: a lost rank or peer, a crash in native code, a hang, a rendezvous in vain."""
+
+    when: Literal["transient", "never"] = "transient"
+    """transient: start again from the newest intact checkpoint; errors of config, data, disk, memory and code never
+    are transient. never: end the run."""
+    max_without_progress: PositiveInt = 2
+    """Most restarts in a row without a newer checkpoint; then the run ends with exit code 76."""
+    backoff_s: Annotated[float, Field(ge=0.0)] = 5.0
+    """Seconds before a restart; doubled by each one in a row without a newer checkpoint, up to 5 minutes."""
 
 
 class LaunchConfig(Strict):
@@ -118,6 +170,10 @@ class LaunchConfig(Strict):
     """Most seconds from start to the first step of the first stage."""
     stop_grace_s: PositiveInt = 60
     """Seconds the ranks get to write a checkpoint after a stop request."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """When a rank counts as hung."""
+    restart: RestartConfig = RestartConfig()
+    """What follows on a failure."""
 
 
 class Config(Strict):

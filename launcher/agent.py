@@ -14,10 +14,10 @@ import time
 
 from configs.errors import Exit, UserError
 from launcher.channel import LineReader, LineWriter
+from launcher.ends import NodeEnd, NodeFailure
 from launcher.node_session import KillNow, NodeSession
 from launcher.preparation import prepare
 from launcher.rank_group import RankGroup, check_port
-from launcher.root_cause import NodeEnd, NodeFailure
 from launcher.spec import NodeSpec
 
 MAX_SPEC_BYTES = 2**20

@@ -13,10 +13,11 @@ from typing import Any
 from cluster.transport import AgentProcess, Transport
 from configs.errors import Exit, UnavailableError
 from launcher.channel import LineReader, readable
+from launcher.ends import NodeEnd, NodeFailure
 from launcher.environment_vars import agent_environment
 from launcher.files import last_lines
 from launcher.history import History
-from launcher.root_cause import NodeEnd, NodeFailure, last_exception
+from launcher.root_cause import last_exception
 from launcher.rundir import AttemptDirectory, RunDirectory
 from launcher.spec import ATTEMPT_VARIABLE, NodeSpec
 from launcher.stop_requests import StopRequests

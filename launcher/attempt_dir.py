@@ -26,6 +26,14 @@ class AttemptDirectory:
         """Written by a rank that fails by an exception."""
         return self.path / "errors" / f"rank-{rank}.json"
 
+    def native(self, rank: int) -> Path:
+        """Python's stacks at a crash in native code; empty before one."""
+        return self.path / "errors" / f"rank-{rank}.native"
+
+    def stacks(self, node: int, rank: int) -> Path:
+        """Stacks of a rank that hung, as the agent asked for them. While a rank runs, the file tells that it answers."""
+        return self.node(node) / f"rank-{rank}.stacks"
+
     def node(self, node: int) -> Path:
         """Directory of one node: logs and the ranks' small files."""
         return self.path / f"node-{node}"

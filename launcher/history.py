@@ -26,6 +26,7 @@ class History:
         self._observer = observer
         self._next_status = 0.0
         self._next_tick = 0.0
+        self._last_checkpoint = ""
         self._status: dict[str, Any] = {
             "state": "preparing",
             "stage": "",
@@ -38,7 +39,13 @@ class History:
             "t": time.time(),
             "root_cause": None,
             "exit_code": None,
+            "note": "",
         }
+
+    @property
+    def last_checkpoint(self) -> str:
+        """Directory of the checkpoint that was saved last since this launch began; empty before the first."""
+        return self._last_checkpoint
 
     @property
     def state(self) -> str:
@@ -72,12 +79,17 @@ class History:
         self.add({"type": "attempt_start", "attempt": attempt, **event})
         self._write_status(durable=True)
 
+    def restart(self, attempt: int, reason: str, delay_s: float, step: int) -> None:
+        """The run goes on with another attempt after a pause."""
+        self.set_state("restarting")
+        self.add({"type": "restart", "attempt": attempt, "reason": reason, "delay_s": delay_s, "step": step})
+
     def finish(self, outcome: Outcome, last: bool) -> None:
         """An attempt, or with `last` the run, has ended."""
         cause = (
             None if outcome.root_cause is None else {**asdict(outcome.root_cause), "line": outcome.root_cause.line()}
         )
-        end = {"state": outcome.state, "exit_code": outcome.exit_code, "root_cause": cause}
+        end = {"state": outcome.state, "exit_code": outcome.exit_code, "root_cause": cause, "note": outcome.note}
         if last:
             self._status |= end
             self._write_status(durable=True)
@@ -112,6 +124,8 @@ class History:
         if isinstance(record, Mapping):
             known = {key: record[key] for key in ("stage", "step", "total_steps") if record.get(key) is not None}
             self._status |= known
+            if record.get("type") == "checkpoint":
+                self._last_checkpoint = str(record.get("path") or "")
         if time.monotonic() >= self._next_status:
             self._write_status()
 

@@ -10,17 +10,27 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from configs.mixing import batches_per_epoch, mixing_shares
-from configs.schema import AmpConfig, ClassifierStage, Config, MultitaskStage, PretrainStage, StageBase
+from configs.schema import AmpConfig, ClassifierStage, Config, LaunchConfig, MultitaskStage, PretrainStage, StageBase
 from launcher import batches, corpus_texts, estimates, secrets
 from launcher.anew import Anew
 from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
 from launcher.parameters import ParameterGroup, parameter_groups
+from launcher.restart_policy import RestartPolicy
 from launcher.settings import repeated_groups
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
 from launcher.topology import Topology
 
 PREPARE_MODULE = "trainers.prepare"
+PHASE_WORDS = {
+    "import": "start and import",
+    "rendezvous": "the rendezvous",
+    "load": "loading",
+    "first_step": "the first step",
+    "step": "a step, or 20 times the median step",
+    "evaluate": "a batch of an evaluation",
+    "save": "saving",
+}
 DOWNLOAD_SECRETS = ("HF_TOKEN",)
 """Secrets that only the prepare command may get, by name."""
 
@@ -48,6 +58,8 @@ class Task:
     """A checkpoint directory to start from instead of the newest one; empty: the newest."""
     threads: int | None = None
     """Threads per rank of the earlier launches of this run; None for a new run."""
+    faults: tuple[str, ...] = ()
+    """Faults on purpose (--chaos), each with its stage."""
 
 
 @dataclass(frozen=True)
@@ -211,20 +223,27 @@ def _make_launch(config: Config, topology: Topology, facts: Facts, task: Task, t
     if facts.cpu_vendor == "AuthenticAMD" and not topology.gpus:
         # Paddle's CPU wheel carries an MKL that takes a slow path on AMD unless told otherwise
         extra = {"MKL_DEBUG_CPU_TYPE": facts.environment.get("MKL_DEBUG_CPU_TYPE", "5"), **extra}
-    resume = ("--resume-from", task.resume_from) if task.resume_from else ()
-    pending = ",".join(name for name in task.stages if name not in task.finished)
     return LaunchSpec(
         root=task.root,
         python=task.python,
         run_dir=task.run_dir,
         nodes=topology.nodes,
-        worker_args=("--stages", pending, *resume),
+        worker_args=tuple(part for fault in task.faults for part in ("--chaos", fault)),
+        stages=tuple(name for name in task.stages if name not in task.finished),
+        resume_from=task.resume_from,
         env=rank_environment(facts.environment, extra, task.root, threads),
         prepare_argv=(task.python, "-m", PREPARE_MODULE, "--run-dir", task.run_dir),
         prepare_env_names=(*PROXY_NAMES, *DOWNLOAD_SECRETS),
         start_port=facts.start_port,
-        bounds=Bounds(startup_timeout_s=config.launch.startup_timeout_s, stop_grace_s=config.launch.stop_grace_s),
+        bounds=_bounds(config.launch),
+        restart=RestartPolicy(**config.launch.restart.model_dump()),
+        time_limit_s=config.train.time_limit_s,
     )
+
+
+def _bounds(launch: LaunchConfig) -> Bounds:
+    phases = {key.removesuffix("_s"): float(value) for key, value in launch.timeouts.model_dump().items()}
+    return Bounds(startup_timeout_s=launch.startup_timeout_s, stop_grace_s=launch.stop_grace_s, phases=phases)
 
 
 def threads_per_rank(config: Config, topology: Topology, facts: Facts, earlier: int | None) -> int:
@@ -371,11 +390,15 @@ def _waits(bounds: Bounds) -> tuple[Wait, ...]:
         Wait("other ranks' reports after a failure", bounds.peer_grace_s),
         Wait("SIGTERM until SIGKILL in a clean-up", bounds.kill_grace_s),
         Wait("other ranks after one has ended early", bounds.early_exit_s),
+        *(Wait(f"progress of a rank in {PHASE_WORDS[phase]}", seconds) for phase, seconds in bounds.phases.items()),
     )
 
 
 def _warnings(plan: Plan, topology: Topology) -> tuple[str, ...]:
     found = [topology.note] if topology.note else []
+    faults = plan.launch.worker_args[1::2]
+    if faults:
+        found.append(f"faults on purpose (--chaos): {', '.join(faults)}")
     idle = [stage.name for stage in plan.stages if 0 in stage.batch.per_rank]
     if idle:
         found.append(

@@ -12,10 +12,11 @@ from typing import Any
 
 from configs.errors import Exit
 from launcher.channel import LineReader
+from launcher.ends import NodeFailure
 from launcher.environment_vars import prepare_environment
 from launcher.files import last_lines
 from launcher.node_session import NodeSession
-from launcher.root_cause import NodeFailure, last_exception
+from launcher.root_cause import last_exception
 
 POLL_S = 0.1
 LOG = "prepare.log"

@@ -11,12 +11,14 @@ Events are JSON objects with a "type". From an agent (each carries "node"):
 - {"type":"rank_exit","rank","returncode","signal","t"}: a worker has ended
 - {"type":"prepare","what","label","done","total","unit"} and {"type":"message","level","text"}: from the prepare
   command
-- {"type":"ended", ...}: the last word of an agent, see `launcher.root_cause.NodeEnd`
+- {"type":"ended", ...}: the last word of an agent, see `launcher.ends.NodeEnd`
 
 From the supervisor:
 
 - {"type":"attempt_start","attempt","start_port","nodes":[{"node","host","nproc","first_rank"}],"t"}
-- {"type":"state","state":"preparing|running|stopping","reason","t"}
+- {"type":"state","state":"preparing|running|stopping|restarting","reason","t"}
+- {"type":"restart","attempt","reason","delay_s","step","t"}: the run goes on with this attempt after a pause, from the
+  checkpoint of this step of the first unfinished stage (0: from its start)
 - {"type":"attempt_end","attempt","state","exit_code","root_cause","t"}
 - {"type":"run_end","state":"finished|stopped|failed","exit_code","root_cause","t"}
 """
@@ -60,6 +62,11 @@ class RootCause:
     """What to do next; may be empty."""
     log: str = ""
     """File with the complete output of the failing process; may be empty."""
+    kind: str = ""
+    """What sort of failure, for the restart policy: memory | disk | peer | connection | user | error | killed | crash |
+    terminated | exit | early_exit, or the kind of a NodeFailure (launcher/ends.py)."""
+    details: tuple[str, ...] = ()
+    """More lines for the reader: samples in work, memory, what became of the other ranks."""
 
     def line(self) -> str:
         """`node 0 rank 1, stage finetune, step 17: ValueError: bad data row 17`."""
@@ -83,3 +90,5 @@ class Outcome:
     exit_code: int
     root_cause: RootCause | None = None
     attempt: int = 0
+    note: str = ""
+    """Why there was no further attempt; may be empty."""

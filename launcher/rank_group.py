@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
 import time
 
 from cluster import ports
+from cluster.memory import describe_memory
 from cluster.processes import ProcessId, oom_kills
 from configs.errors import Exit
+from launcher.ends import NodeEnd, NodeFailure
 from launcher.files import last_lines, write_atomic
 from launcher.node_session import NodeSession
 from launcher.ranks import RankWatch
-from launcher.root_cause import NodeEnd, NodeFailure, last_exception, last_traceback
+from launcher.root_cause import last_exception, last_traceback
 from launcher.shim import RELEASE_FILE
+from launcher.watchdog import Watchdog
 
 POLL_S = 0.1
 HEARTBEATS_S = 0.5
@@ -43,6 +47,7 @@ class RankGroup:
         self._session = session
         self._bounds = session.spec.bounds
         self.ranks = [RankWatch(session.attempt, session.spec.node, rank) for rank in session.spec.ranks]
+        self._watchdog = Watchdog(self._bounds, session.attempt, session.spec.node, self.ranks)
         self._oom_kills_before = oom_kills()
         self._launcher: subprocess.Popen[bytes] | None = None
         self._log = session.directory / LOG
@@ -58,7 +63,8 @@ class RankGroup:
             self._launcher = self._session.start(spec.argv, spec.env, LOG)
         except OSError as error:
             what = f"cannot start {spec.argv[0]}: {error.strerror}"
-            return NodeEnd(spec.node, "failed", failure=self._launcher_failure(what))
+            failed = NodeFailure("start", what, time.time(), int(Exit.FAILED), phase="launch", log=str(self._log))
+            return NodeEnd(spec.node, "failed", failure=failed)
         failure = self._watch()
         self._stop_ranks()
         return self._end(failure)
@@ -79,6 +85,7 @@ class RankGroup:
                 failure = self._find_failure(now)
                 if failure is not None or self._rank_failed(now):
                     trouble_at = now
+                    failure = failure or (None if self._session.aborted else self._watchdog.blame_silent(now))
             if trouble_at is not None and (failure is not None or now - trouble_at > self._bounds.peer_grace_s):
                 break
             if self._stop_is_over(now):
@@ -109,9 +116,8 @@ class RankGroup:
             self._poll()
             if not all(rank.ended and not rank.lost_at for rank in self.ranks):
                 return self._launcher_ended(self._launcher.returncode)
-        if now - self._started_at > self._bounds.startup_timeout_s:
-            return self._late_start()
-        return None
+        late = self._late_start() if now - self._started_at > self._bounds.startup_timeout_s else None
+        return late or self._watchdog.find_hang(now)
 
     def _rank_failed(self, now: float) -> bool:
         if self._session.aborted or any(rank.failed for rank in self.ranks):
@@ -188,7 +194,17 @@ class RankGroup:
         counted = oom_kills() - self._oom_kills_before
         failure = failure or self._port_conflict()
         ends = tuple(rank.end(counted) for rank in self.ranks)
-        return NodeEnd(self._session.spec.node, self._reason(failure), ends, failure)
+        self._remove_empty_files()
+        return NodeEnd(self._session.spec.node, self._reason(failure), ends, failure, describe_memory())
+
+    def _remove_empty_files(self) -> None:
+        """Those that the ranks open for stacks that were never written."""
+        attempt, node = self._session.attempt, self._session.spec.node
+        for rank in self.ranks:
+            for path in (attempt.native(rank.rank), attempt.stacks(node, rank.rank)):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_size == 0:
+                        path.unlink()
 
     def _port_conflict(self) -> NodeFailure | None:
         """The port was taken between the check and the rendezvous: Paddle's store then aborts without naming the

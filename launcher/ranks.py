@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.processes import ProcessId
 from configs.errors import Exit
 from launcher.attempt_dir import AttemptDirectory
+from launcher.ends import RankEnd
 from launcher.facts import free_disk_bytes
 from launcher.files import last_lines, read_json_object
-from launcher.root_cause import RankEnd
 from launcher.tail import JsonLinesTail, parse_object
 
 HEARTBEAT_BYTES = 512
 LITTLE_DISK_BYTES = 64 * 1024
 """With less free, the records of a rank's end may not have been written."""
+STEPS_KEPT = 50
 WORKING_PHASES = frozenset(("step", "evaluate", "save", "done"))
 """Phases after the start-up: a rank that was in one of them has started."""
 
@@ -36,6 +38,10 @@ class RankWatch:
         self.error: Mapping[str, Any] | None = None
         self.lost_at: float | None = None
         self.heartbeat: Mapping[str, Any] = {}
+        self.beat_at = time.monotonic()
+        """When the last sign of progress was seen, on this process's clock: nobody else's may jump."""
+        self.step_seconds: deque[float] = deque(maxlen=STEPS_KEPT)
+        self._step_mark: tuple[int | None, float] = (None, 0.0)
         self.phase = "start"
         self.has_started = False
         self.finished = False
@@ -98,8 +104,19 @@ class RankWatch:
         except OSError:
             return
         if heartbeat is not None:
+            if heartbeat.get("t") != self.heartbeat.get("t"):
+                self.beat_at = time.monotonic()
+                self._time_steps(heartbeat)
             self.heartbeat = heartbeat
             self._enter(str(heartbeat.get("phase", self.phase)))
+
+    def _time_steps(self, heartbeat: Mapping[str, Any]) -> None:
+        """Keeps how long the newest steps took, from one to the next."""
+        if heartbeat.get("phase") != "step":
+            return
+        (step, t), self._step_mark = self._step_mark, (heartbeat["step"], heartbeat["t"])
+        if step is not None and heartbeat["step"] > step:
+            self.step_seconds.append((heartbeat["t"] - t) / (heartbeat["step"] - step))
 
     def _read_end(self) -> None:
         """The shim records the end before it ends itself: a shim that is gone without a record was killed, and its
@@ -144,5 +161,7 @@ class RankWatch:
             log_tail=last_lines(log),
             log=str(log),
             oom_kills=oom_kills,
+            native=last_lines(self._attempt.native(self.rank)),
+            rss_bytes=int(self.heartbeat.get("rss_bytes") or 0),
             disk_full=free_disk_bytes(log.parent) < LITTLE_DISK_BYTES,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from configs.chaos import check_faults, parse_fault
 from configs.errors import ConfigError
 from configs.loader import Resolved, load_config, load_resolved
 from configs.models import check_fits_model, local_folder
@@ -41,6 +42,7 @@ class Request:
     """Stages, or groups of them, to train anew."""
     seeds: tuple[int, ...] = ()
     folds: int | None = None
+    chaos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
         model = known.model and known.model.folder
         if model:
             check_fit(folder, Path(model), f"stages.{name}.init", config.model)
+    pending = tuple(name for name in stages if name not in finished)
+    faults = check_faults(tuple(map(parse_fault, request.chaos)), topology.world_size, pending)
     task = Task(
         root=str(places.ROOT),
         python=sys.executable,
@@ -116,6 +120,7 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
         starts={name: str(folder) for name, folder in starts.items()},
         resume_from=resume_from,
         threads=_earlier_threads(earlier, topology),
+        faults=tuple(map(str, faults)),
     )
     return Prepared(request, resolved, run, make_plan(config, topology, known, task), started, earlier, old)
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.errors import Exit
+from launcher.ends import NodeEnd, NodeFailure, RankEnd
+from launcher.error_kinds import DISK_HINT, HINTS, MEMORY_HINT, RESUME_HINT, kind_of_error, kind_of_text
 from launcher.protocol import RootCause
 
 HARD_SIGNALS = frozenset(
@@ -35,84 +37,8 @@ SIGNAL_MEANINGS = {
     signal.SIGXCPU: "the CPU time limit (ulimit -t) is reached",
     signal.SIGXFSZ: "the file size limit (ulimit -f) is reached",
 }
-MEMORY_HINT = "lower micro_batch (the batch is then accumulated) or max_length, then ./run.sh resume {name}"
-_COLLECTIVE = re.compile(
-    r"gloo|nccl|TCPStore|tcp_store|tcp_utils|ProcessGroup|all_?reduce|all_?gather|broadcast|Connection (reset|closed|refused)"
-    r"|Socket Timeout|peer",
-    re.IGNORECASE,
-)
 _EXCEPTION_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)\b.*")
 _TRACEBACK = "Traceback (most recent call last):"
-
-
-@dataclass(frozen=True)
-class RankEnd:
-    """How one rank's process ended, as its agent saw it."""
-
-    rank: int
-    node: int
-    returncode: int | None = None
-    """Exit code; None when a signal ended it, or nothing is known."""
-    signal: int | None = None
-    t: float = 0.0
-    """Unix time of the end on the node's clock."""
-    stopped_by_agent: bool = False
-    """It still ran when its agent began to stop the node: its end is no cause."""
-    finished: bool = False
-    """It had reported the phase `done`."""
-    phase: str = ""
-    stage: str = ""
-    step: int | None = None
-    error: Mapping[str, Any] | None = None
-    """errors/rank-N.json."""
-    log_tail: str = ""
-    log: str = ""
-    oom_kills: int = 0
-    """Kills for lack of memory that the kernel counted on this node during the attempt."""
-    disk_full: bool = False
-    """Nothing more can be written where its log and its error record belong."""
-
-
-@dataclass(frozen=True)
-class NodeFailure:
-    """Why a node failed as a whole."""
-
-    kind: str
-    """prepare | launcher | startup | port | agent | hang."""
-    what: str
-    t: float
-    exit_code: int
-    hint: str = ""
-    rank: int | None = None
-    phase: str = ""
-    detail: str = ""
-    log: str = ""
-
-
-@dataclass(frozen=True)
-class NodeEnd:
-    """The last word of an agent."""
-
-    node: int
-    reason: str
-    """finished | stopped | failed | killed."""
-    ranks: tuple[RankEnd, ...] = ()
-    failure: NodeFailure | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The `ended` event."""
-        return {"type": "ended", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, event: Mapping[str, Any]) -> NodeEnd:
-        """Reads `to_json`. Raises KeyError or TypeError on anything else."""
-        failure = event["failure"]
-        return cls(
-            node=event["node"],
-            reason=event["reason"],
-            ranks=tuple(RankEnd(**rank) for rank in event["ranks"]),
-            failure=None if failure is None else NodeFailure(**failure),
-        )
 
 
 @dataclass(frozen=True)
@@ -133,14 +59,52 @@ def choose(ends: Sequence[NodeEnd], run_name: str = "RUN") -> RootCause | None:
     if not candidates:
         return None
     cause = min(candidates, key=lambda candidate: (candidate.order, candidate.t)).cause
-    hint = cause.hint.format(name=run_name) if "{name}" in cause.hint else cause.hint
-    return RootCause(**{**asdict(cause), "hint": hint})
+    details = (*cause.details, *_memory_lines(cause, ends), *_other_ranks(cause, ends))
+    return replace(cause, hint=cause.hint.replace("{name}", run_name), details=details)
+
+
+def _memory_lines(cause: RootCause, ends: Sequence[NodeEnd]) -> list[str]:
+    """Memory numbers, where they can explain the end."""
+    if cause.kind not in ("killed", "memory"):
+        return []
+    node = next((end for end in ends if end.node == cause.node), None)
+    rank = next((each for each in node.ranks if each.rank == cause.rank), None) if node else None
+    held = f"rank {cause.rank} held {rank.rss_bytes / 1e9:.1f} GB; " if rank and rank.rss_bytes else ""
+    return [f"memory: {held}{node.memory}"] if node and node.memory else []
+
+
+def _other_ranks(cause: RootCause, ends: Sequence[NodeEnd]) -> list[str]:
+    """All other ranks that did not end well, as one line: they ended because of the root cause."""
+    others = [
+        rank.rank
+        for end in ends
+        for rank in end.ranks
+        if rank.rank != cause.rank and not (rank.returncode == 0 and rank.finished)
+    ]
+    if not others:
+        return []
+    by = f"rank {cause.rank}" if cause.rank is not None else f"node {cause.node}"
+    return [f"{'rank' if len(others) == 1 else 'ranks'} {_ranges(sorted(others))}: stopped because of {by}"]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0, 2-5, 7`."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
 
 
 def _of_rank(end: RankEnd) -> _Candidate | None:
     if end.error is not None:
-        collective = bool(end.error.get("collective"))
-        return _Candidate(5 if collective else 1, float(end.error.get("t") or end.t), _of_error(end, end.error))
+        return _Candidate(
+            5 if kind_of_error(end.error) == "peer" else 1,
+            float(end.error.get("t") or end.t),
+            _of_error(end, end.error),
+        )
     if end.stopped_by_agent or end.returncode == Exit.PREEMPTED:
         return None
     if end.returncode == 0:
@@ -149,7 +113,7 @@ def _of_rank(end: RankEnd) -> _Candidate | None:
         return _Candidate(1, end.t, _of_signal(end))
     if end.disk_full:
         return _Candidate(1, end.t, _of_full_disk(end))
-    symptom = _COLLECTIVE.search(end.log_tail) is not None
+    symptom = kind_of_text(end.log_tail) == "peer"
     describe: Callable[[RankEnd], RootCause] = _of_signal if end.signal is not None else _of_code
     return _Candidate(5 if symptom else 2, end.t, describe(end))
 
@@ -174,7 +138,10 @@ def _of_error(end: RankEnd, error: Mapping[str, Any]) -> RootCause:
     kind = str(error.get("type", "Exception"))
     first_line = message.splitlines()[0] if message else ""
     user_error = bool(error.get("user_error"))
-    code = error.get("exit_code")
+    code, end_kind = error.get("exit_code"), kind_of_error(error)
+    samples = error.get("samples")
+    text = samples.get("text") if isinstance(samples, Mapping) and not user_error else None
+    of_disk = end_kind == "disk" and not user_error
     return _cause(
         end,
         message if user_error and message else f"{kind}: {first_line}" if first_line else kind,
@@ -182,8 +149,10 @@ def _of_error(end: RankEnd, error: Mapping[str, Any]) -> RootCause:
         step=error["step"] if isinstance(error.get("step"), int) else end.step,
         phase=str(error.get("phase") or end.phase),
         traceback="" if user_error else str(error.get("traceback", "")),
-        exit_code=code if isinstance(code, int) and code != 0 else int(Exit.FAILED),
-        hint=str(error.get("hint") or ""),
+        exit_code=int(Exit.CANNOT_WRITE) if of_disk else code if isinstance(code, int) and code else int(Exit.FAILED),
+        hint=str(error.get("hint") or "") or HINTS.get(end_kind, ""),
+        kind=end_kind,
+        details=(f"in work: {text}",) if text else (),
     )
 
 
@@ -195,18 +164,28 @@ def _of_signal(end: RankEnd) -> RootCause:
         name = f"signal {number}"
     if number == signal.SIGKILL:
         if end.oom_kills:
-            return _cause(end, f"killed ({name}) by the kernel's out-of-memory killer", hint=MEMORY_HINT)
+            what = f"killed ({name}) by the kernel's out-of-memory killer"
+            return _cause(end, what, hint=MEMORY_HINT, kind="memory")
         what = f"killed ({name}): possibly the out-of-memory killer, though the kernel counted no such kill; or someone's kill -9"
-        return _cause(end, what, hint="./run.sh resume {name}")
+        return _cause(end, what, hint=RESUME_HINT, kind="killed")
     meaning = SIGNAL_MEANINGS.get(signal.Signals(number), "") if name.startswith("SIG") else ""
     verb = "terminated" if number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) else "crashed"
     what = f"{verb} ({name})" + (f": {meaning}" if meaning else "")
-    return _cause(end, what, traceback=end.log_tail)
+    return _cause(
+        end, what, traceback=end.native or end.log_tail, **_kind_of_end(end, verb.replace("crashed", "crash"))
+    )
+
+
+def _kind_of_end(end: RankEnd, otherwise: str) -> dict[str, str]:
+    """Kind and hint of an end without an error record, by the last lines of its log."""
+    kind = kind_of_text(end.log_tail)
+    return {"kind": kind, "hint": HINTS[kind]} if kind else {"kind": otherwise}
 
 
 def _of_code(end: RankEnd) -> RootCause:
     if end.returncode is None:
-        return _cause(end, "vanished: neither an exit code nor a signal was recorded", traceback=end.log_tail)
+        what = "vanished: neither an exit code nor a signal was recorded"
+        return _cause(end, what, traceback=end.log_tail, kind="killed")
     traceback = last_traceback(end.log_tail)
     reason = last_exception(end.log_tail)
     known = end.returncode in set(Exit)
@@ -215,20 +194,20 @@ def _of_code(end: RankEnd) -> RootCause:
         reason or f"ended with exit code {end.returncode}",
         traceback=traceback or end.log_tail,
         exit_code=end.returncode if known else int(Exit.FAILED),
+        **_kind_of_end(end, "error" if traceback or reason else "exit"),
     )
 
 
 def _of_full_disk(end: RankEnd) -> RootCause:
     """A rank that could not even write how it failed."""
     what = "cannot write: the disk of the run directory is full"
-    hint = "free some space, then ./run.sh resume {name}"
-    return _cause(end, what, traceback=end.log_tail, exit_code=int(Exit.CANNOT_WRITE), hint=hint)
+    code = int(Exit.CANNOT_WRITE)
+    return _cause(end, what, traceback=end.log_tail, exit_code=code, hint=DISK_HINT, kind="disk")
 
 
 def _early_exit(end: RankEnd) -> RootCause:
-    return _cause(
-        end, "left with exit code 0 before its work was done, while other ranks still ran", traceback=end.log_tail
-    )
+    what = "left with exit code 0 before its work was done, while other ranks still ran"
+    return _cause(end, what, traceback=end.log_tail, kind="early_exit")
 
 
 def _of_node(end: NodeEnd, failure: NodeFailure) -> RootCause:
@@ -244,6 +223,8 @@ def _of_node(end: NodeEnd, failure: NodeFailure) -> RootCause:
         exit_code=failure.exit_code,
         hint=failure.hint,
         log=failure.log,
+        kind=failure.kind,
+        details=tuple(failure.details),
     )
 
 

@@ -27,7 +27,7 @@ from launcher.tail import JsonLinesTail
 
 __all__ = ["AttemptDirectory", "RunDirectory", "check_name", "list_runs", "make_private_directory", "writing"]
 
-ACTIVE_STATES = ("preparing", "running", "stopping")
+ACTIVE_STATES = ("preparing", "running", "stopping", "restarting")
 """States of status.json while a supervisor is at work; the others are stopped, finished, failed."""
 
 

@@ -8,11 +8,12 @@ in them: secrets are named, and each agent takes their values from its own envir
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cluster.inventory import NodeShape
+from launcher.restart_policy import RestartPolicy
 
 __all__ = ["ATTEMPT_VARIABLE", "Bounds", "LaunchSpec", "NodeShape", "NodeSpec"]
 
@@ -38,6 +39,9 @@ class Bounds:
     early_exit_s: float = 10.0
     """A rank that ends with 0 before it has reported its last phase, `done`, is called an early exit when others
     still run after this time."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Most seconds without a sign of progress, by the phase that a rank is in; a phase that is not named has no
+    bound."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class LaunchSpec:
     """Run directory, absolute."""
     nodes: tuple[NodeShape, ...]
     worker_args: tuple[str, ...]
-    """Arguments of the worker beside --run-dir, --attempt-dir and --node: `--stages pretrain,finetune`."""
+    """Arguments of the worker beside --run-dir, --attempt-dir, --node, --stages and --resume-from."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment of the ranks (launcher/environment_vars.py), without the attempt's marker."""
     worker: str = WORKER_MODULE
@@ -114,6 +118,15 @@ class LaunchSpec:
     port_fixed: bool = False
     """The user chose the port: if it is taken, say so instead of taking another."""
     bounds: Bounds = field(default_factory=Bounds)
+    stages: tuple[str, ...] = ()
+    """The stages still to run, in order: --stages of the worker."""
+    resume_from: str = ""
+    """The checkpoint directory to start from: --resume-from of the worker. Empty: the newest intact one."""
+    had_stages: bool = False
+    """`stages` has been shortened by `continued`."""
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    time_limit_s: float | None = None
+    """A stop is asked for in time to have ended after this."""
 
     @property
     def world_size(self) -> int:
@@ -123,6 +136,22 @@ class LaunchSpec:
     def with_port(self, start_port: int) -> LaunchSpec:
         """The same launch at other endpoints."""
         return replace(self, start_port=start_port)
+
+    def continued(self, finished: Collection[str], saved: str) -> LaunchSpec:
+        """The launch of the attempt after a failed one: without the stages finished meanwhile, and if it was to start from
+        a certain checkpoint, from the one saved since (`saved`, empty if none), for there may be others that are newer."""
+        stages = tuple(stage for stage in self.stages if stage not in finished)
+        return replace(
+            self,
+            stages=stages,
+            resume_from=(saved or self.resume_from) if self.resume_from else "",
+            had_stages=self.had_stages or bool(self.stages),
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Every stage that this launch was for is finished."""
+        return self.had_stages and not self.stages
 
     def node_specs(self, attempt: int, run_id: str = "RUN_ID") -> tuple[NodeSpec, ...]:
         """One spec per node, in rank order."""
@@ -169,5 +198,7 @@ class LaunchSpec:
             f"{self.root}/{SHIM}",
             self.worker,
             *("--run-dir", self.run_dir, "--attempt-dir", attempt_dir, "--node", str(node)),
+            *(("--stages", ",".join(self.stages)) if self.stages else ()),
+            *(("--resume-from", self.resume_from) if self.resume_from else ()),
             *self.worker_args,
         )

@@ -1,4 +1,5 @@
-"""Signals to the supervisor: the first asks for a checkpoint and an end, the second for an end at once."""
+"""Why a run is to stop: signals to the supervisor (the first asks for a checkpoint and an end, the second for an end at
+once) and the time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ SAME_REQUEST_S = 0.3
 class StopRequests:
     """A context in which signals are counted instead of ending the process. Main thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit_s: float | None = None, reserve_s: float = 0.0) -> None:
+        """A stop is due `reserve_s` before the time limit (from now), but never in the first nine tenths of it."""
+        self._deadline: float | None = None
+        if time_limit_s is not None:
+            self._deadline = time.monotonic() + time_limit_s - min(reserve_s, time_limit_s / 10)
         self.signals: list[int] = []
         self._last = 0.0
         self._previous: dict[int, Any] = {}
@@ -63,7 +68,7 @@ class StopRequests:
     @property
     def requested(self) -> bool:
         """A stop was asked for."""
-        return bool(self.signals)
+        return bool(self.signals) or self._time_is_up
 
     @property
     def kill(self) -> bool:
@@ -72,8 +77,14 @@ class StopRequests:
 
     @property
     def reason(self) -> str:
-        """Name of the first signal."""
-        return signal.Signals(self.signals[0]).name if self.signals else ""
+        """Name of the first signal, or the time limit; empty before there is one."""
+        if self.signals:
+            return signal.Signals(self.signals[0]).name
+        return "time limit" if self._time_is_up else ""
+
+    @property
+    def _time_is_up(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     @property
     def exit_code(self) -> int:

@@ -1,6 +1,7 @@
 """What every rank runs, started by `paddle.distributed.launch`: all unfinished stages of a run, one after the other.
 
     worker.py --run-dir R --attempt-dir R/attempts/000 --node 0 --stages pretrain,finetune [--resume-from CHECKPOINT]
+        [--chaos KIND:RANK@STAGE:STEP]...
 
 Records, heartbeat and errors go to files of the attempt (engine/records.py). Exit codes: configs/errors.py.
 """
@@ -18,9 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from configs.chaos import parse_fault
 from configs.errors import DataError, Exit
 from configs.loader import load_resolved
 from trainers.engine.records import Recorder
+from trainers.engine.stacks import dump_on_crash, dump_on_request
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -32,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--node", type=int, required=True)
     parser.add_argument("--stages", required=True, help="comma-separated, in order")
     parser.add_argument("--resume-from", type=Path, help="a checkpoint directory of the first unfinished stage")
+    parser.add_argument("--chaos", type=parse_fault, action="append", default=[], help="a fault on purpose")
     return parser.parse_args()
 
 
@@ -43,7 +47,7 @@ class StopFlag:
         self._signalled = False
 
     def install(self) -> None:
-        """Catch the stop signals. To be called after Paddle is imported: it installs handlers of its own."""
+        """Catch the stop signals. To be called again after Paddle is imported: it installs handlers of its own."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
 
@@ -66,17 +70,18 @@ def read_prepared(run_dir: Path) -> dict[str, Any]:
     return prepared
 
 
-def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
+def train(arguments: argparse.Namespace, recorder: Recorder, stop: StopFlag) -> int:
     """Run the stages; returns the exit code."""
     import paddle
 
     from trainers.engine.amp import choose_policy, device_capability
+    from trainers.engine.chaos import make_chaos
     from trainers.engine.loop import Preempted
     from trainers.engine.ranks import join_ranks, leave_ranks
     from trainers.stages.runner import Run, StageRunner
 
-    stop = StopFlag(recorder)
     stop.install()
+    dump_on_crash(arguments.attempt_dir / "errors" / f"rank-{recorder.rank}.native")
     recorder.enter("rendezvous")
     config = load_resolved(arguments.run_dir / "config.yaml")
     ranks = join_ranks()
@@ -90,7 +95,8 @@ def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
         amp=policy.reason,
     )
     prepared = read_prepared(arguments.run_dir)
-    run = Run(arguments.run_dir, config, prepared, ranks, policy, recorder, stop, arguments.resume_from)
+    chaos = make_chaos(arguments.chaos, ranks.rank, arguments.run_dir)
+    run = Run(arguments.run_dir, config, prepared, ranks, policy, recorder, stop, chaos, arguments.resume_from)
     try:
         for name in arguments.stages.split(","):
             StageRunner(run, name).run()
@@ -109,9 +115,13 @@ def train(arguments: argparse.Namespace, recorder: Recorder) -> int:
 def main() -> int:
     arguments = parse_arguments()
     os.umask(0o077)
-    recorder = Recorder(arguments.attempt_dir, arguments.node, int(os.environ.get("PADDLE_TRAINER_ID", "0")))
+    rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+    recorder = Recorder(arguments.attempt_dir, arguments.node, rank)
+    dump_on_request(arguments.attempt_dir / f"node-{arguments.node}" / f"rank-{rank}.stacks")
+    stop = StopFlag(recorder)
+    stop.install()
     try:
-        return train(arguments, recorder)
+        return train(arguments, recorder, stop)
     except BaseException as error:  # noqa: BLE001  every end of a rank is reported
         traceback.print_exc()
         return recorder.failure(error)

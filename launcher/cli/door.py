@@ -11,5 +11,5 @@ def setup() -> None:
 
 
 def test() -> None:
-    """Run the test suite (`test fast`: without the slow tests)."""
+    """Run the test suite (`test fast`: without the slow tests; `test fault`: break runs on purpose)."""
     raise UserError("test is done by run.sh, not by python -m launcher", "./run.sh test")

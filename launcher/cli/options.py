@@ -96,6 +96,17 @@ NameOption = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Name of the run instead of the config's.", show_default=False),
 ]
+ChaosOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chaos",
+        metavar="FAULT",
+        help="A fault on purpose, to rehearse one: kill:1@20 kills rank 1 when 20 steps are done; also hang, spin, stop, raise, nan,"
+        " exit0, slow, segv, term, oom. RANK@STAGE:STEP for another stage than the first unfinished; each happens once in the"
+        " run, with every: before it again and again. Repeatable.",
+        show_default=False,
+    ),
+]
 RunsDirOption = Annotated[
     Path | None,
     typer.Option(

@@ -17,6 +17,7 @@ def plan(
     seeds: options.SeedsOption = None,
     folds: options.FoldsOption = None,
     runs_dir: options.RunsDirOption = None,
+    chaos: options.ChaosOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Print what `train` would run, and start nothing."""
@@ -35,6 +36,7 @@ def plan(
         tuple(rerun or ()),
         options.read_seeds(seeds),
         folds,
+        tuple(chaos or ()),
     )
     prepared = resolve(request)
     check_continuation(prepared)

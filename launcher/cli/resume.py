@@ -12,6 +12,7 @@ def resume(
     nproc_per_node: options.NprocOption = None,
     devices: options.DevicesOption = None,
     runs_dir: options.RunsDirOption = None,
+    chaos: options.ChaosOption = None,
 ) -> None:
     """Go on with a run from its last checkpoint, with the config that it has."""
     from launcher import places
@@ -21,5 +22,7 @@ def resume(
     from launcher.rundir import RunDirectory
 
     directory = RunDirectory.open(places.runs_dir(runs_dir), run)
-    request = Request(str(directory.config), nproc=nproc_per_node, devices=devices, runs_dir=runs_dir)
+    request = Request(
+        str(directory.config), nproc=nproc_per_node, devices=devices, runs_dir=runs_dir, chaos=tuple(chaos or ())
+    )
     raise typer.Exit(run_session(resolve_run(directory, request), show_results))

@@ -60,13 +60,15 @@ def _cause_lines(overview: Overview) -> list[str]:
 
     known = RootCause.__dataclass_fields__
     cause = RootCause(**{key: value for key, value in (overview.root_cause or {}).items() if key in known})
-    return [f"  root cause   {cause.line()}", *([f"  log          {cause.log}"] if cause.log else [])]
+    details = [f"               {detail}" for detail in cause.details]
+    return [f"  root cause   {cause.line()}", *details, *([f"  log          {cause.log}"] if cause.log else [])]
 
 
 _NEXT = {
     "new": "train CONFIG --name {name}",
     "preparing": "logs {name} -f",
     "running": "logs {name} -f",
+    "restarting": "logs {name} -f",
     "stopping": "logs {name} -f",
     "stopped": "resume {name}",
     "interrupted": "resume {name}",

@@ -19,6 +19,7 @@ def train(
     seeds: options.SeedsOption = None,
     folds: options.FoldsOption = None,
     runs_dir: options.RunsDirOption = None,
+    chaos: options.ChaosOption = None,
 ) -> None:
     """Run the stages of a config; go on where this run stopped."""
     from launcher.cli.results import show_results
@@ -37,5 +38,6 @@ def train(
         tuple(rerun or ()),
         options.read_seeds(seeds),
         folds,
+        tuple(chaos or ()),
     )
     raise typer.Exit(run_session(resolve(request), show_results))

@@ -21,7 +21,9 @@ def outcome_lines(name: str, outcome: Outcome, last_step: int | None = None) -> 
     cause = outcome.root_cause
     if cause is None:
         return [f"run {name}: failed (exit code {outcome.exit_code})", f"next: ./run.sh logs {name}"]
-    lines = [*_traceback(cause), f"root cause: {cause.line()}"]
+    lines = [*_traceback(cause), f"root cause: {cause.line()}", *(f"  {detail}" for detail in cause.details)]
+    if outcome.note:
+        lines.append(outcome.note)
     if cause.log:
         lines.append(f"log: {cause.log}")
     return [*lines, f"next: {cause.hint or f'./run.sh resume {name} (continues from the last checkpoint)'}"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from launcher.console import metrics, text
-from launcher.console.state import Metrics, RunView, StageView
+from launcher.console.state import Metrics, RunView, StageView, restart_text
 from launcher.protocol import Event
 
 MIN_INTERVAL_S = 5.0
@@ -91,6 +91,10 @@ def _state_line(body: Metrics, state: RunView) -> list[str]:
     return [f"[run] {text.STOPPING if body['state'] == 'stopping' else body['state']}{reason}"]
 
 
+def _restart(body: Metrics, state: RunView) -> list[str]:
+    return [f"[run] warning: {body.get('reason', '')}", f"[run] {restart_text(body)}"]
+
+
 def _device(body: Metrics, state: RunView) -> list[str]:
     if body.get("rank") != 0:
         return []
@@ -143,6 +147,7 @@ def _message(body: Metrics, state: RunView) -> list[str]:
 _WRITERS: dict[str, Callable[[Metrics, RunView], list[str]]] = {
     "attempt_start": _attempt_start,
     "state": _state_line,
+    "restart": _restart,
     "device": _device,
     "stage_start": _stage_start,
     "eval": _eval,

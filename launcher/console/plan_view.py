@@ -108,6 +108,8 @@ def _run_rows(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("AMP", plan.amp),
         ("seed", str(plan.seed)),
+        ("restarts", plan.launch.restart.describe()),
+        ("time limit", text.duration(plan.launch.time_limit_s) if plan.launch.time_limit_s else "none"),
     ]
 
 

@@ -23,6 +23,7 @@ _STATE_STYLES = {
     "finished": "green",
     "failed": "red",
     "stopping": "yellow",
+    "restarting": "yellow",
     "stopped": "yellow",
 }
 _RANK_STYLES = {"running": "green", "done": "green", "failed": "red", "lost": "red"}
@@ -210,6 +211,8 @@ def _messages(state: RunView, width: int, newest: int, max_lines: int) -> list[R
 def _hint(state: RunView) -> str:
     if state.state == "stopping":
         return text.STOPPING
+    if state.state == "restarting":
+        return "Ctrl-C: stop now; ./run.sh resume goes on from the last checkpoint"
     if state.state in ("finished", "stopped", "failed"):
         return ""
     return "Ctrl-C: checkpoint at the next step, then stop"

@@ -194,6 +194,17 @@ def _on_state(state: RunView, event: Event, now: float) -> RunView:
     return replace(state, state=str(event["state"]), reason=str(event.get("reason") or ""), work=work)
 
 
+def _on_restart(state: RunView, event: Event, now: float) -> RunView:
+    state = add_message(state, "warning", str(event.get("reason") or ""), now)
+    return add_message(state, "info", restart_text(event), now)
+
+
+def restart_text(event: Event) -> str:
+    """`attempt 1 in 5 s, from step 20`."""
+    where = f"from step {event['step']:,}" if event.get("step") else "from the start of the stage"
+    return f"attempt {event['attempt']} in {event['delay_s']:g} s, {where}"
+
+
 def _on_run_end(state: RunView, event: Event, now: float) -> RunView:
     ended: StageStatus = "failed" if event["state"] == "failed" else "stopped"
     stages = tuple(replace(s, status=ended) if s.status == "running" else s for s in state.stages)
@@ -325,6 +336,7 @@ _EVENTS: dict[str, _Handler] = {
     "message": _on_message,
     "attempt_start": _on_attempt_start,
     "state": _on_state,
+    "restart": _on_restart,
     "run_end": _on_run_end,
 }
 _RECORDS: dict[str, _Handler] = {

@@ -10,14 +10,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Suite -> pytest arguments; directories that do not exist are left out.
 SUITES: dict[str, tuple[str, ...]] = {
-    "all": ("tests/unit", "tests/dist", "tests/golden"),
+    "all": ("tests/unit", "tests/dist", "tests/fault", "tests/golden", "-m", "not campaign"),
     "fast": ("tests/unit", "-m", "not slow"),
+    "fault": ("tests/fault", "-s"),
 }
 HELP = """usage: ./run.sh test [SUITE] [pytest arguments]
 
 suites:
   all    every test that needs nothing but this machine (the default)
   fast   the unit tests without the slow ones
+  fault  everything that breaks a run on purpose, with a campaign of random faults of about an hour: FAULT_RUNS=N runs
+         instead of 20, FAULT_SEED=N (printed) repeats one
 
 Paths given among the pytest arguments replace the directories of the suite, for example
   ./run.sh test tests/unit/test_environment.py -k stamp"""

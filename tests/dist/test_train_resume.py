@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,21 +193,27 @@ def test_a_damaged_checkpoint_is_passed_over_and_another_config_refused(folder: 
 def test_a_rank_that_fails_says_why(folder: Path) -> None:
     """Rank 1 raises: its own traceback, marked as the cause; the peer's failure is marked as a symptom. A lost loss is survived."""
     run = new_run(folder, "failing")
-    ranks = Ranks(run, 2, BOTH, "nan:0@pretrain:2", "raise:1@pretrain:4")
+    ranks = Ranks(run, 2, BOTH, chaos=("nan:0@pretrain:2", "raise:1@pretrain:4"))
     ranks.process.wait(120)
     assert ranks.process.returncode != 0
     error = ranks.error(1)
     assert error is not None
     assert (error["type"], error["message"], error["collective"], error["user_error"]) == (
-        "ValueError",
-        "bad data row 17",
+        "RuntimeError",
+        "rehearsed failure (--chaos raise)",
         False,
         False,
     )
     assert (error["rank"], error["stage"], error["step"], error["exit_code"]) == (1, "pretrain", 4, 1)
-    assert 'raise ValueError("bad data row 17")' in error["traceback"]
+    assert 'raise RuntimeError("rehearsed failure (--chaos raise)")' in error["traceback"]
+    batch = lines(run / "pretrain" / "samples.jsonl")[3]["ids"]
+    assert len(error["samples"]["ids"]) in (len(batch) // 2, -(-len(batch) // 2))
     peer = ranks.error(0)
     assert peer is None or peer["collective"]
     warnings = [record["text"] for record in ranks.records("message") if record["level"] == "warning"]
-    assert warnings == ["step 3: the gradients are not finite; the update was skipped"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("step 3: the gradients are not finite; the update was skipped: the loss of rank 0 is not")
+    named = {int(number) for number in re.findall(r"\d+", warnings[0].partition("samples ")[2])}
+    assert named <= set(lines(run / "pretrain" / "samples.jsonl")[2]["ids"])
+    assert len(named) >= 3
     assert [line["skipped_steps"] for line in lines(run / "pretrain" / "metrics.jsonl")] == [1]

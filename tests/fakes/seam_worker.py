@@ -1,8 +1,5 @@
-"""trainers/worker.py with faults at chosen places, named in TEST_SEAMS:
+"""trainers/worker.py with what --chaos does not offer, named in TEST_SEAMS:
 
-raise:RANK@STAGE:STEP     ValueError where the rank builds its batches of that step (0-based)
-nan:RANK@STAGE:STEP       the rank's loss of that step is not a number
-kill:RANK@STAGE:STEP      SIGKILL to itself there
 stop:SPLIT:N              the stop file appears while batch N (1-based) of a split's evaluations is computed
 slow:SECONDS              every step takes longer, so that a test can hit it
 """
@@ -12,48 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import runpy
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def at_step(kind: str, place: str, act: Callable[[], None]) -> None:
-    """Call `act` where the loop starts a step of this rank."""
-    from trainers.engine import loop
-
-    rank, _, rest = place.partition("@")
-    stage, _, step = rest.partition(":")
-    original = loop.TrainingLoop._agree
-
-    def agree(self: Any, batches: Any) -> Any:
-        if self.ranks.rank == int(rank) and self.recorder.stage == stage and self.progress.step == int(step):
-            act()
-        return original(self, batches)
-
-    loop.TrainingLoop._agree = agree  # type: ignore[method-assign]
-
-
-def fail() -> None:
-    raise ValueError("bad data row 17")
-
-
-def nan_loss(place: str) -> None:
-    """The next loss of the rank is multiplied by NaN."""
-    from trainers.engine import scaler
-
-    original = scaler.LossScaler.scale
-    pending: list[int] = []
-
-    def scale(self: Any, loss: Any) -> Any:
-        return original(self, loss * float("nan") if pending and pending.pop() else loss)
-
-    scaler.LossScaler.scale = scale  # type: ignore[method-assign]
-    at_step("nan", place, lambda: pending.append(1))
 
 
 def stop_in_evaluation(split: str, number: int) -> None:
@@ -95,13 +56,7 @@ def slow(seconds: float) -> None:
 
 def install(seam: str) -> None:
     kind, _, rest = seam.partition(":")
-    if kind == "raise":
-        at_step(kind, rest, fail)
-    elif kind == "nan":
-        nan_loss(rest)
-    elif kind == "kill":
-        at_step(kind, rest, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    elif kind == "stop":
+    if kind == "stop":
         split, _, number = rest.partition(":")
         stop_in_evaluation(split, int(number))
     elif kind == "slow":

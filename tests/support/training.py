@@ -47,10 +47,19 @@ def make_run(directory: Path, config: Mapping[str, Any], cache: Path) -> Path:
 class Ranks:
     """One launch of the ranks of a run, in an attempt directory of its own.
 
-    `seams` are told to the worker's stand-in (tests/fakes/seam_worker.py), which is used only then.
+    `seams` are told to the worker's stand-in (tests/fakes/seam_worker.py), which is used only then; `chaos` are faults of the
+    worker itself (--chaos).
     """
 
-    def __init__(self, run: Path, world_size: int, stages: str, *seams: str, resume_from: Path | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        world_size: int,
+        stages: str,
+        *seams: str,
+        resume_from: Path | None = None,
+        chaos: tuple[str, ...] = (),
+    ) -> None:
         attempts = run / "attempts"
         number = len(list(attempts.iterdir())) if attempts.is_dir() else 0
         self.world_size = world_size
@@ -62,6 +71,7 @@ class Ranks:
             *(sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(world_size)),
             *("--log_dir", str(self.directory / "paddle"), str(worker)),
             *("--run-dir", str(run), "--attempt-dir", str(self.directory), "--node", "0", "--stages", stages, *resume),
+            *(part for fault in chaos for part in ("--chaos", fault)),
         ]
         with open(self.directory / "output.log", "wb") as output:
             self.process = subprocess.Popen(

@@ -404,10 +404,11 @@ def test_suites(tmp_path):
     for name in ("unit", "golden"):
         (tmp_path / "tests" / name).mkdir(parents=True)
     (tmp_path / "tests" / "unit" / "test_a.py").touch()
-    assert suites.pytest_arguments([], tmp_path) == ["tests/unit", "tests/golden"]
+    assert suites.pytest_arguments([], tmp_path) == ["tests/unit", "tests/golden", "-m", "not campaign"]
     assert suites.pytest_arguments(["fast", "-x"], tmp_path) == ["tests/unit", "-m", "not slow", "-x"]
-    assert suites.pytest_arguments(["-k", "a"], tmp_path) == ["tests/unit", "tests/golden", "-k", "a"]
-    assert suites.pytest_arguments(["tests/unit/test_a.py::x"], tmp_path) == ["tests/unit/test_a.py::x"]
+    quick = ["-m", "not campaign"]
+    assert suites.pytest_arguments(["-k", "a"], tmp_path) == ["tests/unit", "tests/golden", *quick, "-k", "a"]
+    assert suites.pytest_arguments(["tests/unit/test_a.py::x"], tmp_path) == [*quick, "tests/unit/test_a.py::x"]
 
 
 def test_numbers_for_people():

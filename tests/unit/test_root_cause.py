@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from launcher.root_cause import NodeEnd, NodeFailure, RankEnd, choose, last_exception, last_traceback
+from launcher.ends import NodeEnd, NodeFailure, RankEnd
+from launcher.root_cause import choose, last_exception, last_traceback
 
 
 def error(rank: int, t: float, message: str, collective: bool = False, **more: Any) -> RankEnd:
@@ -103,6 +104,71 @@ def test_a_documented_exit_code_is_kept_and_another_becomes_1() -> None:
     assert chosen(RankEnd(0, 0, returncode=65, t=1.0)).exit_code == 65
     assert chosen(RankEnd(0, 0, returncode=3, t=1.0)).exit_code == 1
     assert chosen(error(0, 1.0, "x", exit_code=73)).exit_code == 73
+
+
+@pytest.mark.parametrize(
+    ("kind_of_exception", "message", "more", "kind", "code", "hint"),
+    [
+        (
+            "MemoryError",
+            "ResourceExhaustedError: Out of memory error on GPU 0. Cannot allocate 2GB",
+            {},
+            "memory",
+            1,
+            "micro_batch",
+        ),
+        ("OSError", "(External) CUDA error(2), out of memory.", {}, "memory", 1, "micro_batch"),
+        ("OSError", "[Errno 28] No space left on device: 'x'", {}, "disk", 73, "free some space"),
+        (
+            "OSError",
+            "(External) NCCL error(2), unhandled system error",
+            {"collective": True},
+            "peer",
+            1,
+            "resume trial",
+        ),
+        ("RuntimeError", "gloo: Connection closed by peer", {"collective": True}, "peer", 1, "resume trial"),
+        ("TimeoutError", "timed out", {}, "connection", 1, "resume trial"),
+        ("KeyError", "'label'", {}, "error", 1, ""),
+        ("DataError", "train.tsv:3", {"user_error": True, "exit_code": 65, "hint": "mend"}, "user", 65, "mend"),
+        ("CannotWriteError", "full", {"user_error": True, "exit_code": 73}, "disk", 73, "free some space"),
+        ("NoProgressError", "NaN", {"user_error": True, "exit_code": 76, "hint": "lower lr"}, "user", 76, "lower lr"),
+    ],
+)
+def test_an_errors_text_tells_its_kind_and_what_to_do(
+    kind_of_exception: str, message: str, more: dict[str, Any], kind: str, code: int, hint: str
+) -> None:
+    cause = chosen(error(0, 1.0, message, **{"type": kind_of_exception, **more}))
+    assert (cause.kind, cause.exit_code) == (kind, code)
+    assert hint in cause.hint
+    assert bool(hint) == bool(cause.hint)
+
+
+def test_all_other_ranks_are_listed_as_stopped_because_of_the_one() -> None:
+    others = [error(rank, 12.0, "gloo", collective=True) for rank in (0, 2, 3, 4)]
+    done = RankEnd(6, 0, returncode=0, finished=True)
+    killed = RankEnd(1, 0, signal=signal.SIGKILL, t=11.0, rss_bytes=3_100_000_000)
+    end = NodeEnd(
+        0, "failed", (killed, *others, done, RankEnd(7, 0, signal=15, stopped_by_agent=True)), memory="2 of 9 GB"
+    )
+    cause = choose([end], "trial")
+    assert cause is not None
+    assert cause.kind == "killed"
+    assert cause.details == (
+        "memory: rank 1 held 3.1 GB; 2 of 9 GB",
+        "ranks 0, 2-4, 7: stopped because of rank 1",
+    )
+
+
+def test_the_samples_in_work_are_named() -> None:
+    cause = chosen(error(0, 1.0, "bad", samples={"ids": [3], "text": "samples 3 (train.tsv:5)"}))
+    assert cause.details == ("in work: samples 3 (train.tsv:5)",)
+
+
+def test_a_native_crash_shows_pythons_stack_instead_of_the_log() -> None:
+    crash = RankEnd(0, 0, signal=11, log_tail="noise", native="Fatal Python error: Segmentation fault")
+    assert chosen(crash).traceback == "Fatal Python error: Segmentation fault"
+    assert chosen(RankEnd(0, 0, signal=11, log_tail="noise")).traceback == "noise"
 
 
 def test_a_users_mistake_has_no_traceback_and_no_exception_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import paddle
 from configs.schema import FinetuneStage, PretrainStage, TrainConfig
 from trainers.align import settings
 from trainers.engine.amp import AmpPolicy
+from trainers.engine.chaos import NoChaos
 from trainers.engine.checkpoint import CheckpointStore
 from trainers.engine.loop import Parts, TrainingLoop
 from trainers.engine.metrics_log import StepLog
@@ -40,15 +42,15 @@ class OpenLoop(TrainingLoop):
         """One optimizer step."""
         self._step()
 
-    def _forward_backward(self, step: int, batches: Any, counts: np.ndarray) -> paddle.Tensor:
-        shares = super()._forward_backward(step, batches, counts)
+    def _forward_backward(self, step: int, batches: Any, counts: np.ndarray, factor: float) -> paddle.Tensor:
+        shares = super()._forward_backward(step, batches, counts, factor)
         self.losses.append(shares.tolist())
         if step == 0:
             self.first_gradients = {name: p.grad.numpy() for name, p in self.parameters.items() if p.grad is not None}
         return shares
 
-    def _update(self, step: int, ids: np.ndarray) -> None:
-        super()._update(step, ids)
+    def _update(self, step: int, blame: Callable[[], str]) -> None:
+        super()._update(step, blame)
         self.norms.append(self._grad_norm)
 
 
@@ -90,6 +92,7 @@ def _make_loop(directory: Path, model: Any, task: Task, stage: FinetuneStage | P
         metrics=StepLog(directory / "metrics.jsonl"),
         samples=None,
         stop_requested=lambda: False,
+        chaos=NoChaos(),
         flops=lambda tokens, sequences: 0.0,
         peak_flops=0.0,
         extra_state=dict,

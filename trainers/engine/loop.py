@@ -16,6 +16,8 @@ from configs.errors import NoProgressError
 from configs.schema import StageBase, TrainConfig
 from trainers.data.order import deal, micro_batches
 from trainers.engine.amp import AmpPolicy
+from trainers.engine.blame import blame_step, describe_samples
+from trainers.engine.chaos import Chaos
 from trainers.engine.checkpoint import CheckpointStore, Snapshot
 from trainers.engine.metrics_log import StepLog
 from trainers.engine.progress import Progress
@@ -97,6 +99,7 @@ class TrainingLoop:
         metrics: StepLog,
         samples: StepLog | None,
         stop_requested: Callable[[], bool],
+        chaos: Chaos,
         flops: Callable[[int, int], float],
         peak_flops: float,
         extra_state: Callable[[], dict[str, Any]],
@@ -115,6 +118,7 @@ class TrainingLoop:
         self.metrics = metrics
         self.samples = samples
         self.stop_requested = stop_requested
+        self.chaos = chaos
         self.flops = flops
         self.peak_flops = peak_flops
         self.extra_state = extra_state
@@ -154,11 +158,14 @@ class TrainingLoop:
         epoch, index = divmod(step, task.steps_per_epoch)
         ids = task.batch_ids(epoch, index)
         lengths = task.lengths(epoch, ids)
-        own = micro_batches(deal(lengths, self.ranks.world_size)[self.ranks.rank], lengths, self.stage.micro_batch)
+        hand = deal(lengths, self.ranks.world_size)[self.ranks.rank]
+        self.recorder.works_on(lambda: describe_samples(task, ids[hand]))
+        factor = self.chaos.begin_step(self.recorder.stage, step)
+        own = micro_batches(hand, lengths, self.stage.micro_batch)
         batches = [task.micro_batch(epoch, step, ids[part]) for part in own] or [task.micro_batch(epoch, step, ids[:0])]
         counts = self._agree(batches)
-        shares = self._forward_backward(step, batches, counts)
-        self._update(step, ids)
+        shares = self._forward_backward(step, batches, counts, factor)
+        self._update(step, lambda: blame_step(task, self.ranks, ids, lengths, shares))
         if self.samples is not None and self.ranks.rank == 0:
             self.samples.append({"step": step + 1, "epoch": epoch, "ids": ids.tolist()})
         num_tokens = int(lengths.sum())
@@ -167,21 +174,26 @@ class TrainingLoop:
         self.progress.step += 1
         self.progress.samples += len(ids)
         self.progress.tokens += num_tokens
+        self.recorder.works_on(None)
         self.recorder.enter("step", self.progress.step)
 
     def _agree(self, batches: list[MicroBatch]) -> np.ndarray:
         """Global count of items behind each loss term; stops here if any rank was asked to. One small collective per step."""
         own = [sum(column) for column in zip(*(batch.counts for batch in batches), strict=True)]
         wants_progress = self.ranks.rank == 0 and time.monotonic() >= self._next_progress_s
-        *counts, stop, self._progress_due = self.ranks.sum([*own, self.stop_requested(), wants_progress])
+        with self.recorder.waiting_for_peers():
+            *counts, stop, self._progress_due = self.ranks.sum([*own, self.stop_requested(), wants_progress])
         self.store.raise_failure()
         if stop:
             self._preempt()
         return np.asarray(counts)
 
-    def _forward_backward(self, step: int, batches: list[MicroBatch], counts: np.ndarray) -> paddle.Tensor:
+    def _forward_backward(
+        self, step: int, batches: list[MicroBatch], counts: np.ndarray, factor: float
+    ) -> paddle.Tensor:
         """Accumulate gradients of the global mean loss, all-reduced once; returns this rank's share of each loss term [K].
 
+        `factor`: of this rank's loss; 1 but for a rehearsed fault.
         Data parallelism averages gradients over ranks, so the local sums are multiplied by the world size.
         """
         shares = paddle.zeros([len(counts)], dtype="float32")
@@ -192,15 +204,16 @@ class TrainingLoop:
             with self.parts.wrapped.no_sync() if quiet else nullcontext():
                 with self.policy.autocast():
                     sums = self.parts.task.losses(self.parts.wrapped, batch)
-                terms = [term / max(float(count), 1.0) for term, count in zip(sums, counts, strict=True)]
+                scales = [max(float(count), 1.0) / factor for count in counts]
+                terms = [term / scale for term, scale in zip(sums, scales, strict=True)]
                 loss = paddle.add_n(terms) * float(self.ranks.world_size)
                 self.scaler.scale(loss).backward()
             shares = shares + paddle.stack([term.detach().reshape([]) for term in terms])
             self.recorder.beat()
         return shares
 
-    def _update(self, step: int, ids: np.ndarray) -> None:
-        """Clip and step, or skip the step on every rank alike when the gradients are not finite."""
+    def _update(self, step: int, blame: Callable[[], str]) -> None:
+        """Clip and step, or skip the step on every rank alike when the gradients are not finite; `blame` then says why."""
         optimizer, parameters = self.parts.optimizer, self.parameters.values()
         self.scaler.unscale(parameters)
         norm = float(global_norm(parameters))
@@ -216,21 +229,22 @@ class TrainingLoop:
             if self.parts.average is not None:
                 self.parts.average.update(step + 1)
         else:
-            self._skip(step, ids)
+            self._skip(step, blame)
         self.scaler.update(found_inf=not math.isfinite(norm))
         optimizer.clear_grad(set_to_zero=False)
 
-    def _skip(self, step: int, ids: np.ndarray) -> None:
+    def _skip(self, step: int, blame: Callable[[], str]) -> None:
         self.progress.skipped_steps += 1
         if self.scaler.expects_overflow:
             return
         self.progress.skipped_in_a_row += 1
+        why = blame()
         if self.ranks.rank == 0:
-            self.recorder.message(f"step {step + 1}: the gradients are not finite; the update was skipped", "warning")
+            text = f"step {step + 1}: the gradients are not finite; the update was skipped: {why}"
+            self.recorder.message(text, "warning")
         if self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
-            shown = ", ".join(str(number) for number in ids[:8].tolist())
             raise NoProgressError(
-                f"the gradients of {MOST_SKIPPED_IN_A_ROW} steps in a row are not finite (last: step {step + 1}, samples {shown} ...)",
+                f"the gradients of {MOST_SKIPPED_IN_A_ROW} steps in a row are not finite (last: step {step + 1}: {why})",
                 "lower lr, lengthen warmup, or use amp.dtype=bfloat16",
             )
 

@@ -68,8 +68,6 @@ class Ranks:
         They meet in small collectives meanwhile, because gloo gives up on a peer that is not there within 30 s. `beat` is called
         as long as it takes. Raises on rank 0 what `work` raises.
         """
-        if self.world_size == 1:
-            return work()
         with ThreadPoolExecutor(1) as executor:
             future = executor.submit(work) if self.rank == 0 else None
             while self.any(future is not None and not future.done()):

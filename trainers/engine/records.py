@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,8 @@ class Recorder:
         self._records = os.open(base / f"rank-{rank}.records.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._heartbeat = os.open(base / f"rank-{rank}.heartbeat", os.O_WRONLY | os.O_CREAT, 0o600)
         self._device_bytes = 0
+        self._waits = False
+        self._describe: Callable[[], Mapping[str, Any]] | None = None
         self.beat()
 
     def record(self, kind: str, **fields: Any) -> None:
@@ -60,6 +63,7 @@ class Recorder:
         """Say what the rank is doing now: import, rendezvous, load, first_step, step, evaluate, save, done."""
         changed = phase != self.phase
         self.phase = phase
+        self._waits = False
         if step is not None:
             self.step = step
         if changed:
@@ -78,8 +82,22 @@ class Recorder:
             "step": self.step,
             "rss_bytes": resident,
             "device_bytes": self._device_bytes,
+            "waits": self._waits,
         }
         os.pwrite(self._heartbeat, json.dumps(beat).encode().ljust(_HEARTBEAT_BYTES), 0)
+
+    @contextlib.contextmanager
+    def waiting_for_peers(self) -> Iterator[None]:
+        """Say that this rank has done its part and waits for the others: a rank that hangs is found by not having said so."""
+        self._waits = True
+        self.beat()
+        yield
+        self._waits = False
+        self.beat()
+
+    def works_on(self, describe: Callable[[], Mapping[str, Any]] | None) -> None:
+        """What an error record should say about the samples in work; asked only then. None: no samples."""
+        self._describe = describe
 
     def set_device_bytes(self, num_bytes: int) -> None:
         """Most device memory used so far, shown with the heartbeat."""
@@ -108,12 +126,19 @@ class Recorder:
             "hint": error.hint if isinstance(error, UserError) else "",
             "exit_code": int(code),
             "collective": is_collective(error),
+            "samples": self._samples(),
         }
         try:
             self._write_error(report)
         except OSError as full:  # the disk may be what failed: the exit code still tells
             print(f"cannot write {self._error_path}: {full}", file=sys.stderr)
         return int(code)
+
+    def _samples(self) -> Mapping[str, Any]:
+        if self._describe is not None:
+            with contextlib.suppress(Exception):  # whatever is wrong with the data must not hide the error itself
+                return self._describe()
+        return {}
 
     def _write_error(self, report: Mapping[str, Any]) -> None:
         self._error_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -215,6 +215,7 @@ class StageRunner:
             metrics=self.metrics,
             samples=self.samples,
             stop_requested=run.stop_requested,
+            chaos=run.chaos,
             flops=lambda tokens, samples: training_flops(
                 config, self.stage, tokens, samples, round(tokens * self.work.predicted_share)
             ),

@@ -13,6 +13,7 @@ from paddle import nn
 from configs.schema import Config
 from trainers.data.vocabulary import Vocabulary
 from trainers.engine.amp import AmpPolicy
+from trainers.engine.chaos import Chaos
 from trainers.engine.loop import Evaluator, Parts, TrainingLoop
 from trainers.engine.progress import Progress
 from trainers.engine.ranks import Ranks
@@ -34,6 +35,7 @@ class Run:
     policy: AmpPolicy
     recorder: Recorder
     stop_requested: Callable[[], bool]
+    chaos: Chaos
     resume_from: Path | None
     """A checkpoint directory named by the user, for the stage it belongs to; None: the newest intact one."""
 

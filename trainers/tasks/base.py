@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import paddle
@@ -42,3 +42,11 @@ class Task(Protocol):
 
     def losses(self, model: Any, batch: Any) -> list[paddle.Tensor]:
         """Sum of each loss term over the micro-batch's items (float32 scalars)."""
+
+
+@runtime_checkable
+class LocatesSamples(Protocol):
+    """A task that knows where its samples come from."""
+
+    def locate(self, ids: np.ndarray) -> list[str]:
+        """The place of each sample, such as "train.tsv:17", for messages."""

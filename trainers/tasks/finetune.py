@@ -87,6 +87,10 @@ class FinetuneTask:
         lengths: np.ndarray = self._lengths[ids]
         return lengths
 
+    def locate(self, ids: np.ndarray) -> list[str]:
+        """File and line of each row."""
+        return [self.encoder.texts.sources(int(row)) for row in ids]
+
     def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> LabelledBatch:
         weight = 1.0 if len(ids) else 0.0
         rows = ids if len(ids) else self._rows[:1]

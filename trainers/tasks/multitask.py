@@ -71,8 +71,19 @@ class MultitaskTask:
         return ids
 
     def lengths(self, epoch: int, ids: np.ndarray) -> np.ndarray:
-        number = int(np.searchsorted(self._first_ids, ids[0], side="right")) - 1
+        number = self._owner(ids)
         return self._tasks[number].lengths(epoch, ids - self._first_ids[number])
+
+    def locate(self, ids: np.ndarray) -> list[str]:
+        """The file and line of each row of a batch."""
+        if len(ids) == 0:
+            return []
+        number = self._owner(ids)
+        return self._tasks[number].locate(ids - self._first_ids[number])
+
+    def _owner(self, ids: np.ndarray) -> int:
+        """The number of the data set that the rows of a batch belong to."""
+        return int(np.searchsorted(self._first_ids, ids[0], side="right")) - 1
 
     def micro_batch(self, epoch: int, step: int, ids: np.ndarray) -> OneOfMany:
         number = int(self._turns_of(epoch)[0][step - epoch * self.steps_per_epoch])
