@@ -1,4 +1,4 @@
-"""Calls that the security page rules out are nowhere in the source: unpickling, shells, code from data, listening everywhere, killing by name."""
+"""Calls that SECURITY.md rules out are nowhere in the source: unpickling, shells, code from data, listening everywhere."""
 
 from __future__ import annotations
 
