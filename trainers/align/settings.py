@@ -88,12 +88,14 @@ def random_case() -> CaseSettings:
 def _variants() -> dict[str, FinetuneStage]:
     """Short sequences: what these options change does not depend on the length.
 
-    The original optimizer's warm-up ends within a step, and its limit lies between the gradient norms of single parameters.
+    The original optimizer's warm-up ends within a step, and its limit lies between the gradient norms of single parameters. The bias of
+    a key has a gradient of 0 but for rounding; clipped by itself it is not scaled down with the others, hence a larger eps.
     """
-    original: dict[str, Any] = {"schedule": "bert_adam", "bias_correction": False, "clip_per_parameter": True}
     shared: dict[str, Any] = {"task": "finetune", "max_length": 32, "micro_batch": 2, **COMMON}
+    original: dict[str, Any] = {"schedule": "bert_adam", "bias_correction": False, "clip_per_parameter": True}
+    original = {**shared, **original, "adam_eps": 1e-5}
     return {
-        ORIGINAL: FinetuneStage(lr=5e-4, plain_rate=1e-3, layer_decay=0.8, warmup=0.2, clip=0.02, **original, **shared),
+        ORIGINAL: FinetuneStage(lr=5e-4, plain_rate=1e-3, layer_decay=0.8, warmup=0.2, clip=0.15, **original),
         FROZEN: FinetuneStage(lr=2e-3, freeze="encoder", warmup=0, clip=0.1, **shared),
         HIERARCHICAL: FinetuneStage(lr=5e-4, hierarchical="attention", warmup=0, clip=0.1, **shared),
     }
