@@ -172,6 +172,7 @@ def _rate_numbers(stage: FinetuneStage | PretrainStage, total_steps: int) -> dic
     warmup = stage.warmup
     whole, share = (warmup, warmup / total_steps) if isinstance(warmup, int) else (int(warmup * total_steps), warmup)
     of_layers = ("layer_decay", "decay_embeddings", "layer_rates", "rate_bands", "plain_rate")
+    # a pre-training stage has no layer-wise rates: as a fine-tuning stage that leaves them out
     classifier = stage if isinstance(stage, FinetuneStage) else settings.rate_stage({"max_steps": total_steps})
     return {
         "lr": stage.lr,
