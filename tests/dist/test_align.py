@@ -1,4 +1,4 @@
-"""`./run.sh align` for real: everything agrees with Transformers, and thirty ways to be wrong are each found by the row they belong to."""
+"""`./run.sh align` for real: everything agrees with Transformers, and each of many ways to be wrong is found by the row it belongs to."""
 
 from __future__ import annotations
 
@@ -78,10 +78,18 @@ def test_a_mistake_is_found_by_its_row(failures: dict[str, list[str]], name: str
 def test_rows_before_the_broken_part_still_pass(failures: dict[str, list[str]]) -> None:
     """A row names what is wrong only if it does not fail for everything."""
     assert failures["of equal texts of a pair the first loses"] == ["pairs"]
-    assert failures["biases decay"] == ["decay linear"]
+    assert failures["biases decay"] == ["decay"]
     assert failures["warm-up rounded up"] == ["rates linear"]
     assert failures["classifier reads the block before"] == ["logits"]
     assert failures["macro-F1 is a micro average"] == ["evaluation"]
+    assert failures["fourth block in the middle third"] == ["rates rate bands"]
+    assert failures["layer rates from the top"] == ["rates layer rates"]
+    assert failures["bert_adam's decay begins at 1 where the warm-up ends"] == ["rates bert_adam"]
+    assert failures["sum of the fractions instead of their mean"] == ["logits mean"]
+    assert failures["largest value over the padding of fractions too"] == ["logits max"]
+    assert "weights 2" not in failures["bert_adam's decay begins at 1 in the steps"], "that is still the warm-up"
+    for name in ("bias correction left on", "clipping by the global norm instead of each parameter's"):
+        assert not {"gradients", "frozen"} & set(failures[name])
     forward = {"token layout", "embeddings", "states", "pooled", "mlm logits", "nsp logits"}
     for name in ("no clipping", "AdamW beta2 0.999 instead of 0.99", "AdamW eps 1e-8 instead of 1e-6"):
         assert not forward & set(failures[name])
@@ -110,6 +118,10 @@ def test_the_command_with_real_weights(reference_python: str, tmp_path: Path) ->
         assert rows[f"{section}: pre-training", "weights 10"]["arrays"] == arrays
         assert rows[f"{section}: fine-tuning", "states"]["arrays"] == norm
         assert rows[f"{section}: fine-tuning", "logits"]["arrays"] == 8
+    assert rows["12 random blocks: frozen encoder", "frozen"]["arrays"] == 201 - 4
+    assert rows["12 random blocks: frozen encoder", "gradients"]["arrays"] == 4
+    assert rows["12 random blocks: hierarchical", "gradients"]["arrays"] == 204
+    assert rows["12 random blocks: original optimizer", "weights 10"]["arrays"] == 201
     assert all(row["values"] > 0 for row in outcome["rows"] if row["status"] == "pass")
 
 

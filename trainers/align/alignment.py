@@ -27,6 +27,7 @@ from trainers.align.rows import (
     PRETRAINING_ROWS,
     RATE_ROWS,
     TEXT_ROWS,
+    VARIANT_ROWS,
     Result,
     Row,
     compare_row,
@@ -137,7 +138,7 @@ def sections(directory: Path, inputs: Mapping[str, Any]) -> list[Section]:
         Section("text", "Text", TEXT_ROWS, lambda: ours.text_arrays(inputs["text"])),
         Section(
             "rates",
-            "Every parameter of 12 blocks at every step: lr 2e-5, layer decay 0.95",
+            f"Every parameter of {settings.NUM_BLOCKS} blocks at every step",
             RATE_ROWS,
             lambda: ours.rate_arrays(inputs["rates"]),
         ),
@@ -152,6 +153,9 @@ def sections(directory: Path, inputs: Mapping[str, Any]) -> list[Section]:
             Section(f"{name} fine-tuning", title.format("fine-tuning"), FINETUNING_ROWS, finetuning, start),
             Section(f"{name} pre-training", title.format("pre-training"), PRETRAINING_ROWS, pretraining, start),
         ]
+        for variant, stage in case.variants.items():
+            compute = partial(ours.variant_arrays, folder, stage, spec)
+            found.append(Section(f"{name} {variant}", title.format(variant), VARIANT_ROWS[variant], compute, start))
     return found
 
 

@@ -10,7 +10,6 @@ DIR/reference/                       the other side's answer
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,18 @@ from safetensors.numpy import load_file, save_file
 
 from configs.schema import FinetuneStage, PretrainStage
 from trainers.align import settings, texts
+from trainers.align.entries import check_lengths, describe_finetuning, describe_pretraining, write_entries
 from trainers.align.settings import CaseSettings
 from trainers.align.weights import encoder_shapes, head_shapes, random_array, write_heads
-from trainers.data.building import build_corpus, build_texts
-from trainers.data.cache import ensure_entry
-from trainers.data.masking import Masking, mask_batch
-from trainers.data.readers.base import Row
-from trainers.data.store import open_corpus, open_texts
-from trainers.data.tokenize import Tokenizer
-from trainers.data.vocabulary import Vocabulary, load_vocabulary
+from trainers.data.vocabulary import load_vocabulary
 from trainers.model.config import BertConfig
 from trainers.model.folder import read_bert_config
+from trainers.model.heads import BertForClassification
 from trainers.model.names import to_hf
 from trainers.model_store import ModelFiles
-from trainers.optim.schedule import warmup_steps
-from trainers.tasks.finetune import FinetuneTask, TextEncoder
-from trainers.tasks.pretrain import PretrainTask
 
 Arrays = dict[str, np.ndarray]
 INPUTS = "inputs.json"
-NUM_DOCUMENTS = 14
 
 
 def write_inputs(directory: Path, pretrained: ModelFiles | None, text_vocab: Path, threads: int) -> dict[str, Any]:
@@ -71,30 +62,15 @@ def _text_inputs(vocab: Path) -> dict[str, Any]:
 
 
 def _rate_inputs() -> dict[str, Any]:
-    from trainers.model.heads import BertForClassification
-
-    config = BertConfig(8, 4, 12, 1, 4, 8, 2)
+    config = settings.rate_model()
     return {
         "names": [to_hf(name) for name, _ in BertForClassification(config, 2).named_parameters()],
         "num_layers": config.num_layers,
         "settings": {
-            label: {
-                **settings.BASE_RATES,
-                "schedule": stage.schedule,
-                "poly_power": stage.poly_power,
-                "total_steps": values["max_steps"],
-                "warmup_steps": warmup_steps_of(values),
-            }
+            label: _rate_numbers(settings.rate_stage(values), values["max_steps"])
             for label, values in settings.RATE_SETTINGS.items()
-            for stage in [settings.rate_stage(values)]
         },
     }
-
-
-def warmup_steps_of(values: Mapping[str, Any]) -> int:
-    """Whole warm-up steps by hand: a proportion is rounded down (paper.md, section 6: 234 of 2,343)."""
-    warmup = values["warmup"]
-    return warmup if isinstance(warmup, int) else int(warmup * values["max_steps"])
 
 
 # Weights ----------------------------------------------------------------------------------------------------------------
@@ -151,7 +127,12 @@ def _finish_case(
     (folder / "config.json").write_text(json.dumps(config.to_json(), indent=1), encoding="utf-8")
     described = write_heads(directory / case.name, config, rng)
     vocabulary = load_vocabulary(folder / "vocab.txt")
-    entries = _write_entries(directory / case.name / "entries", case, vocabulary, words, rng)
+    entries = write_entries(directory / case.name / "entries", case, vocabulary, words, rng)
+    check_lengths(case.finetune, entries["texts"], vocabulary)
+
+    def describe(stage: FinetuneStage) -> dict[str, Any]:
+        return {**_stage_inputs(stage), **describe_finetuning(stage, entries["texts"], vocabulary)}
+
     return {
         "title": title,
         "num_layers": config.num_layers,
@@ -160,119 +141,46 @@ def _finish_case(
         "pad_id": vocabulary.pad_id,
         "heads": described,
         "entries": {name: str(path) for name, path in entries.items()},
-        "finetune": {**_stage_inputs(case.finetune), **_finetune_inputs(case.finetune, entries["texts"], vocabulary)},
-        "pretrain": {**_stage_inputs(case.pretrain), **_pretrain_inputs(case.pretrain, entries["corpus"], vocabulary)},
+        "finetune": describe(case.finetune),
+        "pretrain": {
+            **_stage_inputs(case.pretrain),
+            **describe_pretraining(case.pretrain, entries["corpus"], vocabulary),
+        },
+        "variants": {name: describe(stage) for name, stage in case.variants.items()},
     }
 
 
-# Data -------------------------------------------------------------------------------------------------------------------
-
-
-def _write_entries(
-    directory: Path, case: CaseSettings, vocabulary: Vocabulary, words: list[str], rng: np.random.Generator
-) -> dict[str, Path]:
-    """Texts with labels and a corpus, as `prepare` leaves them."""
-    tokenizer = Tokenizer(vocabulary, lower_case=True)
-    rows = [
-        Row(
-            texts.random_words(words, count, rng),
-            None if case.pair_words is None else texts.random_words(words, case.pair_words[number], rng),
-            int(rng.integers(0, settings.NUM_CLASSES)),
-            "made here",
-            number + 1,
-        )
-        for number, count in enumerate(case.text_words)
-    ]
-    documents = [
-        [texts.random_words(words, int(rng.integers(3, 25)), rng) for _ in range(int(rng.integers(2, 9)))]
-        for _ in range(NUM_DOCUMENTS)
-    ]
-    labels = tuple(f"class {number}" for number in range(settings.NUM_CLASSES))
-
-    def make_texts(target: Path) -> dict[str, Any]:
-        return build_texts(target, rows, tokenizer, labels, lambda _: None)
-
-    def make_corpus(target: Path) -> dict[str, Any]:
-        return build_corpus(target, documents, tokenizer, lambda _: None)
-
-    key = {"case": case.name}
-    return {
-        "texts": ensure_entry(directory, "texts", key, make_texts, 1 << 20, lambda _: None),
-        "corpus": ensure_entry(directory, "corpus", key, make_corpus, 1 << 20, lambda _: None),
-    }
+# Stages -----------------------------------------------------------------------------------------------------------------
 
 
 def _stage_inputs(stage: FinetuneStage | PretrainStage) -> dict[str, Any]:
     """The optimisation of a stage in plain numbers."""
     return {
-        "lr": stage.lr,
-        "layer_decay": stage.layer_decay if isinstance(stage, FinetuneStage) else 1.0,
-        "weight_decay": stage.weight_decay,
+        **_rate_numbers(stage, settings.TOTAL_STEPS),
         "adam_beta1": stage.adam_beta1,
         "adam_beta2": stage.adam_beta2,
         "adam_eps": stage.adam_eps,
         "clip": stage.clip,
-        "schedule": stage.schedule,
-        "poly_power": stage.poly_power,
-        "warmup_steps": warmup_steps(stage.warmup, settings.TOTAL_STEPS),
-        "total_steps": settings.TOTAL_STEPS,
+        "original_optimizer": stage.clip_per_parameter and not stage.bias_correction,
         "compared_steps": settings.compared_steps(stage),
     }
 
 
-def _finetune_inputs(stage: FinetuneStage, entry: Path, vocabulary: Vocabulary) -> dict[str, Any]:
-    stored = open_texts(entry)
-    if stored.labels is None:
-        raise AssertionError("the texts were written with labels")
-    rows = np.arange(len(stored), dtype=np.int64)
-    task = FinetuneTask(TextEncoder(stored, vocabulary, stage), rows, stage.batch, settings.SEED, False)
-    longest = [int(task.lengths(0, task.batch_ids(0, index)).max()) for index in (0, 1)]
-    if not longest[1] < longest[0] == stage.max_length:
-        raise AssertionError(
-            "the full length belongs into the first batch, where gradients are compared, and only there"
-        )
-    pairs = [stored.pair_tokens(number) for number in range(len(stored))]
-    steps = (divmod(step, task.steps_per_epoch) for step in range(settings.TRAINED_STEPS))
+def _rate_numbers(stage: FinetuneStage | PretrainStage, total_steps: int) -> dict[str, Any]:
+    """Everything that learning rates and weight decay depend on. Whole warm-up steps are rounded down (paper.md, section 6: 234 of
+    2,343)."""
+    warmup = stage.warmup
+    whole, share = (warmup, warmup / total_steps) if isinstance(warmup, int) else (int(warmup * total_steps), warmup)
+    of_layers = ("layer_decay", "decay_embeddings", "layer_rates", "rate_bands", "plain_rate")
+    # a pre-training stage has no layer-wise rates: as a fine-tuning stage that leaves them out
+    classifier = stage if isinstance(stage, FinetuneStage) else settings.rate_stage({"max_steps": total_steps})
     return {
-        "rows": [
-            [stored.tokens(number).tolist(), None if pair is None else pair.tolist()]
-            for number, pair in enumerate(pairs)
-        ],
-        "labels": stored.labels.tolist(),
-        "order": [task.batch_ids(epoch, index).tolist() for epoch, index in steps],
-        "max_length": stage.max_length,
-        "head": stage.truncation.head,
-        "num_classes": settings.NUM_CLASSES,
+        "lr": stage.lr,
+        **{key: getattr(classifier, key) for key in of_layers},
+        "weight_decay": stage.weight_decay,
+        "schedule": stage.schedule,
+        "poly_power": stage.poly_power,
+        "warmup_steps": whole,
+        "warmup_share": share,
+        "total_steps": total_steps,
     }
-
-
-class _OpenPlan(PretrainTask):
-    """The pre-training task with a view of what its instances are made of."""
-
-    def describe(self, epoch: int, instances: np.ndarray) -> list[dict[str, Any]]:
-        """A, B, whether B is random, predicted positions within the sequence, and what stands there."""
-        plan, _ = self._plan(epoch)
-        masking: Masking = self._masking
-        described = []
-        for number in instances.tolist():
-            a_start, a_length = int(plan.starts_a[number]), int(plan.lengths_a[number])
-            b_start, b_length = int(plan.starts_b[number]), int(plan.lengths_b[number])
-            ids, _, _ = plan.instance(number)
-            offsets = np.array([0, len(ids)], dtype=np.int64)
-            masked, positions, _, _ = mask_batch(ids, offsets, np.array([number]), self._seed, epoch, masking)
-            described.append(
-                {
-                    "a": plan.ids[a_start : a_start + a_length].tolist(),
-                    "b": plan.ids[b_start : b_start + b_length].tolist(),
-                    "is_random": bool(plan.is_random_next[number]),
-                    "positions": positions.tolist(),
-                    "replacements": masked[positions].tolist(),
-                }
-            )
-        return described
-
-
-def _pretrain_inputs(stage: PretrainStage, entry: Path, vocabulary: Vocabulary) -> dict[str, Any]:
-    task = _OpenPlan(open_corpus(entry), vocabulary, stage, settings.SEED, False)
-    steps = [divmod(step, task.steps_per_epoch) for step in range(settings.TRAINED_STEPS)]
-    return {"order": [task.describe(epoch, task.batch_ids(epoch, index)) for epoch, index in steps]}

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from configs.schema import FinetuneStage, PretrainStage
 from trainers.align import settings
+from trainers.align.entries import open_finetuning, open_pretraining
 from trainers.align.training import train
-from trainers.data.store import open_corpus, open_texts
 from trainers.data.tokenize import Tokenizer
 from trainers.data.truncate import assemble, truncate_pair, truncate_single
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
@@ -26,8 +26,6 @@ from trainers.model.names import to_hf
 from trainers.model.weights import load_arrays, read_weights
 from trainers.optim.groups import make_groups
 from trainers.optim.schedule import make_schedule
-from trainers.tasks.finetune import FinetuneTask, TextEncoder
-from trainers.tasks.pretrain import PretrainTask
 from trainers.trained import SilentRecorder, alone
 
 Arrays = dict[str, np.ndarray]
@@ -70,19 +68,16 @@ def _assembled(vocabulary: Vocabulary, a: np.ndarray, b: np.ndarray | None) -> n
 
 def rate_arrays(spec: dict[str, Any]) -> Arrays:
     """[steps] learning rate and weight decay of every parameter, as the loop hands them to the optimizer."""
-    from trainers.model.config import BertConfig
-
-    model = BertForClassification(BertConfig(8, 4, spec["num_layers"], 1, 4, 8, 2), 2)
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in BertForClassification(settings.rate_model(), 2).named_parameters()]
     results: Arrays = {}
     for label, values in settings.RATE_SETTINGS.items():
         stage = settings.rate_stage(values)
         total = values["max_steps"]
         curve = np.array([make_schedule(stage, total)(step) for step in range(total)])
-        for group in make_groups(names, spec["num_layers"], stage.layer_decay, stage.weight_decay):
+        for group in make_groups(names, spec["num_layers"], stage):
             for name in group.names:
                 results[f"rates {label}/{to_hf(name)}"] = curve * group.lr_multiple
-                results[f"decay {label}/{to_hf(name)}"] = np.array([group.weight_decay])
+                results[f"decay/{label}: {to_hf(name)}"] = np.array([group.weight_decay])
     return results
 
 
@@ -102,12 +97,9 @@ def _load(folder: Path, stage: FinetuneStage | PretrainStage) -> Any:
 def finetuning_arrays(directory: Path, stage: FinetuneStage, spec: dict[str, Any]) -> Arrays:
     """Forward pass, every head, evaluation, gradients and steps of the classifier of a case."""
     model, vocabulary = _load(directory / "model", stage), load_vocabulary(directory / "model" / "vocab.txt")
-    texts = open_texts(Path(spec["entries"]["texts"]))
-    if texts.labels is None:
-        raise AssertionError("the texts were written with labels")
-    encoder = TextEncoder(texts, vocabulary, stage)
-    rows = np.arange(len(texts), dtype=np.int64)
-    task = FinetuneTask(encoder, rows, stage.batch, settings.SEED, True)
+    task = open_finetuning(stage, Path(spec["entries"]["texts"]), vocabulary)
+    encoder, labels = task.encoder, np.array(spec["finetune"]["labels"])
+    rows = np.arange(len(labels), dtype=np.int64)
     tokens = task.micro_batch(0, 0, task.batch_ids(0, 0)).tokens
     results = _states(model.bert, tokens)
     short = task.micro_batch(0, 1, task.batch_ids(0, 1)).tokens
@@ -116,8 +108,23 @@ def finetuning_arrays(directory: Path, stage: FinetuneStage, spec: dict[str, Any
         model, encoder, rows, settings.NUM_CLASSES, NO_AMP, alone(), SilentRecorder(), "alignment", lambda: False
     )
     results["evaluation/probabilities"] = predictions.probabilities
-    scores = score(texts.labels, predictions.probabilities)
+    scores = score(labels, predictions.probabilities)
     results |= {f"evaluation/{name}": np.array([scores[name]]) for name in ("accuracy", "macro_f1", "loss")}
+    return {**results, **train(model, task, stage)}
+
+
+def variant_arrays(directory: Path, stage: FinetuneStage, spec: dict[str, Any]) -> Arrays:
+    """The steps of a fine-tuning with other options; hierarchical ones begin with a forward pass of every kind."""
+    model, vocabulary = _load(directory / "model", stage), load_vocabulary(directory / "model" / "vocab.txt")
+    task = open_finetuning(stage, Path(spec["entries"]["texts"]), vocabulary)
+    results: Arrays = {}
+    if stage.hierarchical is not None:
+        tokens = task.micro_batch(0, 0, task.batch_ids(0, 0)).tokens
+        results["token layout/ids and types"] = paddle.stack([tokens.ids_T, tokens.types_T]).numpy()
+        for kind in settings.FRACTION_KINDS:
+            other = _load(directory / "model", stage.model_copy(update={"hierarchical": kind}))
+            with paddle.no_grad():
+                results[f"logits {kind}/classes"] = other(tokens).numpy()
     return {**results, **train(model, task, stage)}
 
 
@@ -152,7 +159,7 @@ def _head_logits(directory: Path, model: Any, stage: FinetuneStage, spec: dict[s
 def pretraining_arrays(directory: Path, stage: PretrainStage, spec: dict[str, Any]) -> Arrays:
     """Forward pass, gradients and steps of MLM + NSP of a case."""
     model, vocabulary = _load(directory / "model", stage), load_vocabulary(directory / "model" / "vocab.txt")
-    task = PretrainTask(open_corpus(Path(spec["entries"]["corpus"])), vocabulary, stage, settings.SEED, True)
+    task = open_pretraining(stage, Path(spec["entries"]["corpus"]), vocabulary)
     batch = task.micro_batch(0, 0, task.batch_ids(0, 0))
     results = _states(model.bert, batch.tokens)
     with paddle.no_grad():

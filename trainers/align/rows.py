@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from trainers.align.settings import FRACTION_KINDS, FROZEN, HIERARCHICAL, ORIGINAL, RATE_SETTINGS
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -84,11 +86,8 @@ TEXT_ROWS = (
     exact("pairs", "pairs: ids and types"),
 )
 RATE_ROWS = (
-    *(
-        Row(f"rates {label}", f"learning rates, {label}", 1e-18, 1e-12)
-        for label in ("linear", "no warm-up", "cosine", "constant", "polynomial")
-    ),
-    exact("decay linear", "weight decay of every parameter"),
+    *(Row(f"rates {label}", f"learning rates, {label}", 1e-18, 1e-12) for label in RATE_SETTINGS),
+    exact("decay", "weight decay of every parameter"),
 )
 _FORWARD_ROWS = (
     exact("token layout", "ids, types and labels of a batch"),
@@ -117,6 +116,27 @@ PRETRAINING_ROWS = (
     Row("weights 2", "weights after 2 steps", 1e-6, 1e-2),
     Row("weights 10", "weights after 10 steps", 1e-6, 1e-2),
 )
+VARIANT_ROWS = {
+    ORIGINAL: (
+        *_TRAINING_ROWS,
+        Row("weights 2", "weights after 2 steps", 1e-6, 1e-2),
+        Row("weights 10", "weights after 10 steps", 1e-6, 1e-2),
+    ),
+    FROZEN: (
+        *_TRAINING_ROWS,
+        Row("weights 1", "pooler and classifier after 1 step", 1e-6, 1e-2),
+        Row("weights 10", "pooler and classifier after 10 steps", 1e-6, 1e-2),
+        exact("frozen", "embeddings and blocks after 10 steps"),
+    ),
+    HIERARCHICAL: (
+        exact("token layout", "ids and types of all fractions"),
+        *(Row(f"logits {kind}", f"class logits, {kind} of the fractions", 1e-6, 2e-5) for kind in FRACTION_KINDS),
+        *_TRAINING_ROWS,
+        Row("weights 1", "weights after 1 step", 1e-6, 1e-2),
+        Row("weights 10", "weights after 10 steps", 1e-6, 1e-2),
+    ),
+}
+"""By variant (settings.CaseSettings.variants)."""
 
 
 def compare_row(section: str, row: Row, ours: Arrays, theirs: Arrays, start: Arrays) -> Result:

@@ -6,13 +6,20 @@ units in its last place, and an error in the decay would drown in rounding. Clip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from configs.schema import FinetuneStage, PretrainStage
 from configs.stages import Truncation
+from trainers.model.config import BertConfig
 
 RANDOM = "random12"
+ORIGINAL = "original optimizer"
+FROZEN = "frozen encoder"
+HIERARCHICAL = "hierarchical"
+FRACTION_KINDS: tuple[Literal["mean", "max", "attention"], ...] = ("mean", "max", "attention")
+NUM_BLOCKS = 12
 NUM_CLASSES = 4
 BATCH = 6
 TOTAL_STEPS = 12
@@ -41,6 +48,8 @@ class CaseSettings:
     """The long one stands where the order of the first epoch (SEED) puts it into the first batch and not into the second."""
     pair_words: tuple[int, ...] | None
     """None: single texts."""
+    variants: Mapping[str, FinetuneStage]
+    """Further fine-tunings of the same weights and texts by name, each with options of its own (rows.VARIANT_ROWS)."""
 
 
 COMMON: dict[str, Any] = {
@@ -72,7 +81,24 @@ def random_case() -> CaseSettings:
         PretrainStage(task="pretrain", max_length=64, lr=5e-4, warmup=3, clip=0.2, micro_batch=4, **COMMON),
         (3, 20, 700, 9, 41, 1, 13, 30, 7, 25, 16, 21, 5, 38, 11, 2, 19, 33),
         None,
+        _variants(),
     )
+
+
+def _variants() -> dict[str, FinetuneStage]:
+    """Short sequences: what these options change does not depend on the length.
+
+    The original optimizer's warm-up ends within a step, and its limit lies between the gradient norms of single parameters. The bias of
+    a key has a gradient of 0 but for rounding; clipped by itself it is not scaled down with the others, hence a larger eps.
+    """
+    shared: dict[str, Any] = {"task": "finetune", "max_length": 32, "micro_batch": 2, **COMMON}
+    original: dict[str, Any] = {"schedule": "bert_adam", "bias_correction": False, "clip_per_parameter": True}
+    original = {**shared, **original, "adam_eps": 1e-5}
+    return {
+        ORIGINAL: FinetuneStage(lr=5e-4, plain_rate=1e-3, layer_decay=0.8, warmup=0.2, clip=0.15, **original),
+        FROZEN: FinetuneStage(lr=2e-3, freeze="encoder", warmup=0, clip=0.1, **shared),
+        HIERARCHICAL: FinetuneStage(lr=5e-4, hierarchical="attention", warmup=0, clip=0.1, **shared),
+    }
 
 
 def pretrained_case(name: str) -> CaseSettings:
@@ -85,6 +111,7 @@ def pretrained_case(name: str) -> CaseSettings:
         PretrainStage(task="pretrain", max_length=64, lr=2e-4, warmup=3, clip=0.2, micro_batch=4, **COMMON),
         (12, 30, 450, 5, 8, 22, 17, 3, 40, 9, 26, 14, 6),
         (20, 7, 300, 15, 30, 4, 9, 26, 12, 33, 5, 18, 8),
+        {},
     )
 
 
@@ -94,14 +121,22 @@ def compared_steps(stage: FinetuneStage | PretrainStage) -> list[int]:
 
 
 BASE_RATES = {"lr": 2e-5, "layer_decay": 0.95, "weight_decay": 0.01}
+NO_DECAY = {"lr": 2e-5, "weight_decay": 0.01, "schedule": "linear", "warmup": 3, "max_steps": 20}
 RATE_SETTINGS: dict[str, dict[str, Any]] = {
     "linear": {**BASE_RATES, "schedule": "linear", "warmup": 0.1, "max_steps": 57},
     "no warm-up": {**BASE_RATES, "schedule": "linear", "warmup": 0, "max_steps": 20},
     "cosine": {**BASE_RATES, "schedule": "cosine", "warmup": 6, "max_steps": 40},
     "constant": {**BASE_RATES, "schedule": "constant", "warmup": 4, "max_steps": 20},
     "polynomial": {**BASE_RATES, "schedule": "poly", "warmup": 5, "max_steps": 40, "poly_power": 2.0},
+    "bert_adam": {**BASE_RATES, "schedule": "bert_adam", "warmup": 0.1, "max_steps": 57},
+    "layer rates": {**NO_DECAY, "layer_rates": tuple((3 + 7 * block % 12) * 1e-6 for block in range(NUM_BLOCKS))},
+    "rate bands": {**NO_DECAY, "rate_bands": 2.6},
+    "decayed embeddings": {**NO_DECAY, "layer_decay": 0.95, "decay_embeddings": True},
+    "plain rate": {**NO_DECAY, "layer_decay": 0.95, "plain_rate": 5e-5},
+    "decayed embeddings, plain rate": {**NO_DECAY, "layer_decay": 0.9, "decay_embeddings": True, "plain_rate": 1e-4},
 }
-"""Schedules whose learning rate is compared at every step and for every parameter of a 12-block model: the paper's 2e-5 and 0.95."""
+"""Options whose learning rate is compared at every step and for every parameter of a model of NUM_BLOCKS blocks: the paper's 2e-5, 0.95
+and 2.6."""
 CUTS: dict[str, dict[str, int | None]] = {
     "head 510": {"max_length": 512, "head": None, "tail": None},
     "head 128 + tail 382": {"max_length": 512, "head": 128, "tail": None},
@@ -116,3 +151,8 @@ PAIR_LENGTHS = ((30, 31), (31, 31), (40, 40), (61, 1), (5, 90), (90, 5), (33, 29
 def rate_stage(settings: dict[str, Any]) -> FinetuneStage:
     """The stage of one entry of RATE_SETTINGS."""
     return FinetuneStage(task="finetune", **settings)
+
+
+def rate_model() -> BertConfig:
+    """The smallest model that has every parameter of one with NUM_BLOCKS blocks."""
+    return BertConfig(8, 4, NUM_BLOCKS, 1, 4, 8, 2)

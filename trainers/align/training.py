@@ -21,7 +21,7 @@ from trainers.engine.progress import Progress
 from trainers.engine.records import Recorder
 from trainers.model.weights import to_hf_arrays
 from trainers.optim.adamw import make_adamw
-from trainers.optim.groups import make_groups
+from trainers.optim.groups import freeze_others, make_groups
 from trainers.optim.schedule import make_schedule
 from trainers.tasks.base import Task
 from trainers.trained import alone
@@ -55,15 +55,16 @@ class OpenLoop(TrainingLoop):
 
 
 def train(model: Any, task: Task, stage: FinetuneStage | PretrainStage) -> Arrays:
-    """Losses and norms of TRAINED_STEPS steps, gradients of the first, weights after the compared ones; changes the model."""
+    """Losses and norms of TRAINED_STEPS steps, gradients of the first, weights after the compared ones,
+    frozen weights at the end; changes the model."""
     with tempfile.TemporaryDirectory(prefix="bert4doc-align-") as directory:
         loop = _make_loop(Path(directory), model, task, stage)
         results: Arrays = {}
         for step in range(1, settings.TRAINED_STEPS + 1):
             loop.advance()
             if step in settings.compared_steps(stage):
-                weights = to_hf_arrays({name: p.numpy() for name, p in loop.parameters.items()})
-                results |= {f"weights {step}/{name}": array for name, array in weights.items()}
+                results |= _weights(f"weights {step}", loop, trainable=True)
+    results |= _weights("frozen", loop, trainable=False)
     gradients = to_hf_arrays(loop.first_gradients)
     results |= {f"gradients/{name}": array for name, array in gradients.items()}
     losses = np.array(loop.losses)
@@ -72,12 +73,20 @@ def train(model: Any, task: Task, stage: FinetuneStage | PretrainStage) -> Array
     return results
 
 
+def _weights(kind: str, loop: OpenLoop, trainable: bool) -> Arrays:
+    """The weights as they are now: of what is trained, or of what is frozen."""
+    chosen = {
+        name: parameter.numpy() for name, parameter in loop.parameters.items() if parameter.trainable == trainable
+    }
+    return {f"{kind}/{name}": array for name, array in to_hf_arrays(chosen).items()}
+
+
 def _make_loop(directory: Path, model: Any, task: Task, stage: FinetuneStage | PretrainStage) -> OpenLoop:
-    """The loop of a stage on one rank, as trainers/stage.py makes it."""
+    """The loop of a stage on one rank, as trainers/stages/runner.py makes it."""
     parameters = dict(model.named_parameters())
-    decay = stage.layer_decay if isinstance(stage, FinetuneStage) else 1.0
-    groups = make_groups(parameters, model.bert.config.num_layers, decay, stage.weight_decay)
-    optimizer = make_adamw(parameters, groups, stage, master_weights=False)
+    groups = make_groups(parameters, model.bert.config.num_layers, stage)
+    trained = freeze_others(parameters, groups)
+    optimizer = make_adamw(trained, groups, stage, master_weights=False)
     parts = Parts(task, model, model, optimizer, optimizer, make_schedule(stage, settings.TOTAL_STEPS), None)
     return OpenLoop(
         parts=parts,

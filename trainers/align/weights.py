@@ -31,15 +31,17 @@ def encoder_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
 
 
 def head_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the MLM, NSP and classification heads."""
+    """Names and shapes of the MLM, NSP and classification heads, and of the attention over fractions."""
     size = config.hidden_size
     linears = {
         "cls.predictions.transform.dense": (size, size),
         "cls.seq_relationship": (2, size),
         "classifier": (settings.NUM_CLASSES, size),
+        "fractions.attention.dense": (size, size),
     }
     norms = _norm_shapes(["cls.predictions.transform.LayerNorm"], size)
-    return {**_with_biases(linears), **norms, "cls.predictions.bias": (config.vocab_size,)}
+    single = {"cls.predictions.bias": (config.vocab_size,), "fractions.attention.context": (size, 1)}
+    return {**_with_biases(linears), **norms, **single}
 
 
 def _with_biases(linears: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from configs.errors import DataError
+from configs.schema import StageBase
 
 pytest.importorskip("paddle", reason="needs Paddle")
 
 from trainers.align import fixtures, settings
 from trainers.align.fixtures import RATE_ROW, RATES, TOKEN_ROW, TOKENS, compare_fixtures
-from trainers.align.rows import Row, compare_row, exact
+from trainers.align.rows import VARIANT_ROWS, Row, compare_row, exact
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT.parent / "shared" / "data" / "fixtures"
@@ -97,6 +99,21 @@ def test_the_stages_show_every_rule() -> None:
             assert (stage.adam_beta1, stage.adam_beta2) != (0.9, 0.999)
         assert case.finetune.layer_decay < 1.0
         assert max(case.text_words) + max(case.pair_words or (0,)) > case.finetune.max_length
+
+
+def test_every_option_has_its_row_or_variant() -> None:
+    variants = settings.random_case().variants
+    assert set(variants) == set(VARIANT_ROWS)
+    assert {stage.freeze for stage in variants.values()} == {"none", "encoder"}
+    assert "attention" in {stage.hierarchical for stage in variants.values()}
+    original = variants[settings.ORIGINAL]
+    assert (original.schedule, original.bias_correction, original.clip_per_parameter) == ("bert_adam", False, True)
+    assert float(original.warmup) * settings.TOTAL_STEPS % 1 > 0, "the original code's warm-up ends within a step"
+    stages = [settings.rate_stage(values) for values in settings.RATE_SETTINGS.values()]
+    assert {stage.schedule for stage in stages} == set(get_args(StageBase.model_fields["schedule"].annotation))
+    for key in ("layer_rates", "rate_bands", "decay_embeddings", "plain_rate"):
+        assert any(getattr(stage, key) for stage in stages), key
+    assert all(len(stage.layer_rates) == settings.NUM_BLOCKS for stage in stages if stage.layer_rates is not None)
 
 
 # The port's values ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Learning rates and weight decay of every parameter at every step, from section 1 of the paper and Transformers' schedules."""
+"""Learning rates and weight decay of every parameter at every step, from the paper (section 5.3.3), its code
+and Transformers' schedules."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
@@ -14,14 +16,36 @@ from transformers import (
     get_polynomial_decay_schedule_with_warmup,
 )
 
+from trainers.align.reference.bert_adam import share
+
 Arrays = dict[str, np.ndarray]
 BLOCK = re.compile(r"encoder\.layer\.(\d+)\.")
 
 
-def top_rate(name: str, lr: float, num_layers: int, xi: float) -> float:
-    """lr * xi^(N-1-i) in encoder block i of N (the last block gets lr); embeddings, pooler and heads keep lr."""
+def top_rate(name: str, num_layers: int, settings: dict[str, Any]) -> float:
+    """Peak rate of a parameter. Block i of N: lr * xi^(N-1-i); or a rate of its own; or lr / f, lr, lr * f by thirds.
+
+    Embeddings, pooler and heads keep the plain rate (lr unless given); decayed embeddings get lr * xi^N, as a block below the first.
+    """
+    lr, xi, plain = settings["lr"], settings["layer_decay"], settings["plain_rate"]
     block = BLOCK.search(name)
-    return lr if block is None else lr * xi ** (num_layers - 1 - int(block.group(1)))
+    if block is not None:
+        return block_rate(int(block.group(1)), num_layers, settings)
+    if settings["decay_embeddings"] and ".embeddings." in name:
+        return float(lr * xi**num_layers)
+    return float(lr if plain is None else plain)
+
+
+def block_rate(block: int, num_layers: int, settings: dict[str, Any]) -> float:
+    """Peak rate of an encoder block (0-based)."""
+    lr, factor = settings["lr"], settings["rate_bands"]
+    if settings["layer_rates"] is not None:
+        return float(settings["layer_rates"][block])
+    if factor is None:
+        return float(lr * settings["layer_decay"] ** (num_layers - 1 - block))
+    if block < num_layers / 3:
+        return float(lr / factor)
+    return float(lr if block < 2 * num_layers / 3 else lr * factor)
 
 
 def weight_decay_of(name: str, weight_decay: float) -> float:
@@ -34,7 +58,7 @@ def make_groups(named: Any, num_layers: int, settings: dict[str, Any]) -> list[d
     return [
         {
             "params": [parameter],
-            "lr": top_rate(name, settings["lr"], num_layers, settings["layer_decay"]),
+            "lr": top_rate(name, num_layers, settings),
             "weight_decay": weight_decay_of(name, settings["weight_decay"]),
         }
         for name, parameter in named
@@ -42,7 +66,7 @@ def make_groups(named: Any, num_layers: int, settings: dict[str, Any]) -> list[d
 
 
 def make_schedule(optimizer: Any, settings: dict[str, Any]) -> Any:
-    """Transformers' schedule of a name."""
+    """Transformers' schedule of a name, or the original code's."""
     warmup, total = settings["warmup_steps"], settings["total_steps"]
     if settings["schedule"] == "linear":
         return get_linear_schedule_with_warmup(optimizer, warmup, total)
@@ -50,6 +74,8 @@ def make_schedule(optimizer: Any, settings: dict[str, Any]) -> Any:
         return get_cosine_schedule_with_warmup(optimizer, warmup, total)
     if settings["schedule"] == "constant":
         return get_constant_schedule_with_warmup(optimizer, warmup)
+    if settings["schedule"] == "bert_adam":
+        return LambdaLR(optimizer, lambda step: share(step, total, settings["warmup_share"]))
     return get_polynomial_decay_schedule_with_warmup(optimizer, warmup, total, lr_end=0.0, power=settings["poly_power"])
 
 
@@ -68,5 +94,5 @@ def compute_rates(spec: dict[str, Any]) -> Arrays:
         for row, (name, _) in zip(np.array(columns).T, named, strict=True):
             results[f"rates {label}/{name}"] = row
         for (name, _), group in zip(named, optimizer.param_groups, strict=True):
-            results[f"decay {label}/{name}"] = np.array([group["weight_decay"]])
+            results[f"decay/{label}: {name}"] = np.array([group["weight_decay"]])
     return results
