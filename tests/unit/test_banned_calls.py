@@ -39,7 +39,7 @@ def faults(source: str) -> Iterator[str]:
                 yield f"{line}: {called}()"
             for keyword in node.keywords:
                 if isinstance(keyword.value, ast.Constant) and (keyword.arg, keyword.value.value) in KEYWORDS:
-                    yield f"{line}: {keyword.arg}={keyword.value.value}"
+                    yield f"{line}: {keyword.arg}={keyword.value.value!r}"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
             yield from (f"{line}: {text!r}" for text in TEXTS if text in node.value)
 
