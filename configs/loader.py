@@ -18,7 +18,7 @@ from configs.layers import Fault, Source, Tree, dotted, fault_at, leaves, printa
 from configs.overrides import COMMAND_LINE, LINE_OF, Override, apply, from_environment
 from configs.resolved import Resolved, dump_resolved
 from configs.schema import Config
-from configs.sweeps import expand, sweep_all
+from configs.sweeps import classifying, expand, sweep_all
 from configs.yaml_nodes import Document, YamlError, read_file
 
 __all__ = ["Resolved", "dump_resolved", "load_config", "load_resolved"]
@@ -62,13 +62,14 @@ def _repeat(tree: Tree, seeds: Sequence[int], folds: int | None) -> None:
         sweep_all(tree, "seed", seeds, _option(f"--seeds {','.join(map(str, seeds))}"))
     if folds is not None:
         source = _option(f"--folds {folds}")
-        owners = [("stages", name) for name in tree.stage_names() if value_at(tree.root, ("stages", name, "data"))]
-        for owner in ((), *owners):
-            if isinstance(value_at(tree.root, (*owner, "data")), dict):
-                tree.set((*owner, "data", "folds"), folds, source)
-                if tree.has((*owner, "data", "validation")):
-                    tree.remove((*owner, "data", "validation"))  # the fold holds the validation rows
-        sweep_all(tree, "data.fold", range(folds), source)
+        for name in classifying(tree, ("finetune",)):
+            data = ("stages", name, "data")
+            if value_at(tree.root, data) is None and isinstance(value_at(tree.root, ("data",)), dict):
+                tree.copy(("data",), data)
+            tree.set((*data, "folds"), folds, source)
+            if tree.has((*data, "validation")):
+                tree.remove((*data, "validation"))  # the fold holds the validation rows
+        sweep_all(tree, "data.fold", range(folds), source, ("finetune",))
 
 
 def _option(text: str) -> Source:

@@ -82,11 +82,18 @@ def _pair(tree: Tree, members: Members, expanded: Mapping[str, Members]) -> None
                 tree.set(place, other, tree.source(place))
 
 
-def sweep_all(tree: Tree, key: str, values: Sequence[int], source: Source) -> None:
+CLASSIFYING = ("finetune", "multitask")
+
+
+def classifying(tree: Tree, tasks: Sequence[str] = CLASSIFYING) -> list[str]:
+    """The stages that train classifiers, as far as they are written."""
+    return [name for name in tree.stage_names() if task_of(name, value_at(tree.root, ("stages", name))) in tasks]
+
+
+def sweep_all(tree: Tree, key: str, values: Sequence[int], source: Source, tasks: Sequence[str] = CLASSIFYING) -> None:
     """Adds a key to the sweep of every stage that trains a classifier (`--seeds`, `--folds`)."""
-    for name in tree.stage_names():
-        if task_of(name, value_at(tree.root, ("stages", name))) != "pretrain":
-            tree.set(("stages", name, SWEEP, key), list(values), source)
+    for name in classifying(tree, tasks):
+        tree.set(("stages", name, SWEEP, key), list(values), source)
 
 
 def _flatten(value: Any, path: KeyPath, key: str) -> Iterator[tuple[str, tuple[Any, KeyPath]]]:

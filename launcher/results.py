@@ -35,7 +35,7 @@ class StageResult:
     def split(self) -> str:
         """The split that the figures are of: test, else validation; empty for a stage without evaluation."""
         if self.evaluation:
-            return "test"
+            return str(self.evaluation.get("split", "test"))
         return "validation" if "validation_accuracy" in (self.done.get("metrics") or {}) else ""
 
     def figure(self, name: str) -> float | None:

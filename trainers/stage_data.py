@@ -119,8 +119,15 @@ def _tell_overlap(place: str, data: DataConfig, duplicates: Duplicates, num_test
     if not found:
         return
     in_test = duplicates.counts["in_test"]
-    done = f"{in_test:,} training rows are left out" if data.overlap == "drop" else "data.overlap=drop leaves them out"
-    say(f"{place}: {found:,} of {num_test:,} test rows also stand in the training split; {done}", "info")
+    done = (
+        "those training rows are left out"
+        if data.overlap == "drop"
+        else "data.overlap=drop leaves those training rows out"
+    )
+    say(
+        f"{place}: {found:,} of {num_test:,} test rows also stand in the training split (as {in_test:,} rows); {done}",
+        "info",
+    )
 
 
 def _labels(place: str, data: DataConfig, texts: Texts) -> np.ndarray:

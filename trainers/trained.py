@@ -84,7 +84,10 @@ def _choose_head(folder: Path, head_file: HeadFile, name: str | None) -> Head:
     if name in head_file.heads:
         return head_file.heads[name]
     what = f"'{name}' is no data set of it" if name is not None else "which one?"
-    raise ConfigError(f"{folder} has a classifier per data set ({heads}); {what}", f"name one of them: {heads}")
+    raise ConfigError(
+        f"{folder} has a classifier per data set ({heads}); {what}",
+        f"name one of them: --head (evaluate: --data-set) {next(iter(head_file.heads))}",
+    )
 
 
 def read_lower_case(folder: Path) -> bool:

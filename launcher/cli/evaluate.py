@@ -11,7 +11,7 @@ from launcher.cli import options
 
 def evaluate(
     run: options.RunArgument,
-    stage: options.StageOption = None,
+    stage: options.OneStageOption = None,
     split: Annotated[
         Literal["test", "validation", "train"], typer.Option("--split", help="Which rows to score.")
     ] = "test",

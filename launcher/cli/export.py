@@ -24,7 +24,7 @@ def export(
         Path | None,
         typer.Option("--to", metavar="FOLDER", help="Default: runs/RUN/STAGE/export-FORMAT.", show_default=False),
     ] = None,
-    stage: options.StageOption = None,
+    stage: options.OneStageOption = None,
     head: options.HeadOption = None,
     runs_dir: options.RunsDirOption = None,
 ) -> None:

@@ -42,6 +42,12 @@ StageOption = Annotated[
     str | None,
     typer.Option("--stage", metavar="S", help="Only this stage, or this group of stages.", show_default=False),
 ]
+OneStageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stage", metavar="S", help="A finished stage. Default: the last one with a classifier.", show_default=False
+    ),
+]
 RerunOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -44,7 +44,7 @@ def predict(
         str | None, typer.Option("--pair-column", metavar="C", help="Column of the second text (models of pairs).")
     ] = None,
     no_header: Annotated[bool, typer.Option("--no-header", help="TSV, CSV: the first row is data.")] = False,
-    stage: options.StageOption = None,
+    stage: options.OneStageOption = None,
     head: options.HeadOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines with the probability of every class.")] = False,
     probabilities: Annotated[

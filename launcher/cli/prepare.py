@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from launcher.cli import options
 
 
@@ -27,5 +29,5 @@ def prepare(
         ending.print_table(title, columns, rows, console)
     ending.write_lines(prepared_view.details(facts, steps))
     stages = text.english_list(list(steps))
-    named = f" --name {name}" if name else ""
-    ending.write_lines([f"next: ./run.sh train {config}{named}   runs {stages}"])
+    words = [config, *(overrides or ()), *(("--name", name) if name else ())]
+    ending.write_lines([f"next: ./run.sh train {shlex.join(words)}   runs {stages}"])

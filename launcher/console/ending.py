@@ -67,16 +67,22 @@ def print_table(
     target.print(tables.make_table(title, columns, rows, output.is_ascii(sys.stdout)))
 
 
-def print_results(title: str, name: str, rows: Sequence[Sequence[str]]) -> None:
+def print_results(title: str, name: str, rows: Sequence[Sequence[str]], pretrained: str = "") -> None:
     """The table of results and what can be done with them."""
     if rows:
         headings = ("stage", "metric", "value", "time")
         print_table(title, [tables.Column(heading, heading in ("value", "time")) for heading in headings], rows)
-    write_lines(next_lines(name))
+    write_lines(next_lines(name, pretrained))
 
 
-def next_lines(name: str) -> list[str]:
-    """Commands that make use of a finished run."""
+def next_lines(name: str, pretrained: str = "") -> list[str]:
+    """Commands that make use of a finished run; `pretrained`: its last stage where it has no classifier."""
+    if pretrained:
+        return [
+            "next:",
+            f"  init: {name}/{pretrained}   in a stage of another config, to start from these weights",
+            f"  ./run.sh export {name} --format hf   for Transformers; or paddlenlp",
+        ]
     return [
         "next:",
         f'  ./run.sh predict {name} --text "..."   label and probability of a text',
@@ -87,4 +93,4 @@ def next_lines(name: str) -> list[str]:
 
 def finished_before_line(name: str) -> str:
     """For a start that finds nothing left to do."""
-    return f"run {name}: finished already, nothing to do; to train anew: --resume never --name NAME"
+    return f"run {name}: finished already, nothing to do; to train a stage anew: ./run.sh train CONFIG --rerun STAGE"

@@ -135,7 +135,8 @@ def _stage_rows(plan: Plan, stage: StagePlan) -> list[tuple[str, str]]:
         rows.append(("long texts", stage.reading))
     if stage.mixing:
         rows.append(("data sets drawn", stage.mixing))
-    rows[2:2] = [("corpora" if number == 0 else "", line) for number, line in enumerate(stage.corpora)]
+    if stage.corpora:
+        rows.insert(2, ("corpora", "\n".join(stage.corpora)))
     if stage.instances:
         rows.append(("instances", stage.instances))
     if stage.evaluation:
