@@ -241,7 +241,8 @@ def test_repeats_lengths_and_labels_are_described(work: Path) -> None:
     assert facts["lengths"] == {"mean": sum(lengths) / 20, "max": 10, "share_over": 17 / 20}
     assert plain["pretrain"]["num_repeats"] == {"repeated": 1}
     assert plain["messages"][-1] == (
-        "stages.finetune: 2 of 3 test rows also stand in the training split; data.overlap=drop leaves them out"
+        "stages.finetune: 2 of 3 test rows also stand in the training split (as 3 rows); "
+        "data.overlap=drop leaves those training rows out"
     )
     dropped = summary(work, "data.validation=0", "stages.finetune.max_length=8", "data.overlap=drop")
     assert (dropped["finetune"]["num_examples"], dropped["finetune"]["num_dropped"]) == (17, 3)
