@@ -163,7 +163,7 @@ def describe(anew: Sequence[Anew], launched: Sequence[str]) -> list[str]:
             f" and {len(reasons) - MAX_SHOWN} more" if len(reasons) > MAX_SHOWN else ""
         )
         when = "" if any(name in launched for name in names) else ", but not in this launch"
-        what = "no longer counts" if group[0].removed else f"trained anew{when}"
+        what = f"no longer count{'s' if len(group) == 1 else ''}" if group[0].removed else f"trained anew{when}"
         kept = group[0].kept_in if len(group) == 1 else f"{SUPERSEDED}/"
         lines.append(f"{_listed(names)}: {what} ({why}); the old result is kept in {kept}")
     return lines

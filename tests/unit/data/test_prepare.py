@@ -248,7 +248,7 @@ def test_repeats_lengths_and_labels_are_described(work: Path) -> None:
     assert (dropped["finetune"]["num_examples"], dropped["finetune"]["num_dropped"]) == (17, 3)
     assert dropped["finetune"]["num_test"] == 3
     assert (dropped["pretrain"]["num_documents"], dropped["pretrain"]["num_dropped"]) == (17, 3)
-    assert dropped["messages"][-1].endswith("; 3 training rows are left out")
+    assert dropped["messages"][-1].endswith("(as 3 rows); those training rows are left out")
     for stage in ("pretrain", "finetune"):
         assert dropped[stage]["data_fingerprint"] != plain[stage]["data_fingerprint"]
     assert dropped["finetune"]["splits"] == plain["finetune"]["splits"]  # rows keep their numbers
