@@ -122,7 +122,7 @@ def test_paths_of_all_corpora_become_absolute(tmp_path: Path, monkeypatch: pytes
     )
     config = absolute(load_config(Path("x.yaml"))).config
     assert [data.path for data in config.stage_corpora("pretrain")] == [str(tmp_path / "here"), None, "/there"]
-    assert [data.path for data in (config.data, config.stages["finetune"].data) if data] == [
+    assert [data.path for data in (config.data, config.stage_data("finetune")) if data] == [
         str(tmp_path / "top"),
         str(tmp_path / "own"),
     ]
