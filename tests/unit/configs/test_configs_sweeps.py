@@ -225,6 +225,7 @@ def test_long_groups_stay_apart_and_keep_their_names(load: Load) -> None:
     assert found[::2] == found[1::2]
     assert all(re.fullmatch(STAGE_PATTERN, group) for group in found)
     assert groups(corpora[1:]) == found[2:]
+    assert groups(corpora[2:]) == found[4:]
 
 
 def test_equal_groups_stay_apart(load: Load) -> None:
