@@ -350,7 +350,7 @@ class Config(Strict):
         elif init.run is None and init.stage is not None and init.stage in earlier:
             yield from self._step_problems(name, init.stage, init.step)
         elif init.run is None and not init.is_model and init.stage not in earlier:
-            rivals = tuple(each for each in earlier if each.startswith(f"{init.stage}-")) or self.members(
+            rivals = tuple(each for each in earlier if self.stages[each].swept_from == init.stage) or self.members(
                 str(init.stage)
             )
             if rivals:

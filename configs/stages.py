@@ -39,6 +39,8 @@ class StageBase(Strict):
     """Seed of everything random in this stage; default: the run's seed."""
     group: StageName | None = None
     """Stages with the same group are summed up together, as the members of a sweep are."""
+    swept_from: StageName | None = None
+    """The stage whose `sweep` stands for this one; the launcher writes it into the run's own config."""
     epochs: PositiveInt | None = None
     """Passes over the training data. Give epochs or max_steps."""
     max_steps: PositiveInt | None = None

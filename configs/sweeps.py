@@ -13,7 +13,9 @@ same choices.
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +23,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.fields import task_of, value_at
+from configs.inits import MODEL
 from configs.layers import Fault, Source, Tree, fault_at
 from configs.yaml_nodes import KeyPath
 
 SWEEP = "sweep"
 REPETITIONS = ("seed", "data.fold")
 """Keys that repeat an experiment instead of changing it."""
-NOT_SWEPT = (SWEEP, "group", "task")
+NOT_SWEPT = (SWEEP, "group", "swept_from", "task")
 MAX_MEMBERS = 200
 MAX_NAME = 64
+MARK = 8
+"""Hex digits that tell groups apart whose names would be the same."""
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -67,19 +72,35 @@ def expand(tree: Tree) -> list[Fault]:
             if not found:
                 choices = {key: _choices(key, values, path) for key, (values, path) in swept.items()}
                 expanded[name] = _replace(tree, name, choices)
-    for members in expanded.values():
-        _pair(tree, members, expanded)
+    for name in expanded:
+        _pair(tree, name, expanded)
     return faults
 
 
-def _pair(tree: Tree, members: Members, expanded: Mapping[str, Members]) -> None:
+def _pair(tree: Tree, base: str, expanded: Mapping[str, Members]) -> None:
     """A member that starts from another sweep takes that sweep's member with the same choices: seed 1 goes on with seed 1."""
-    for name, choices in members.items():
+    nearest = _nearest_start(tree, base, expanded)
+    for name, choices in expanded[base].items():
         place = ("stages", name, "init")
+        written = value_at(tree.root, place)
+        start = nearest if written is None else str(written)
         own = [(choice.key, choice.value) for choice in choices]
-        for other, theirs in expanded.get(str(value_at(tree.root, place)), {}).items():
+        for other, theirs in expanded.get(start, {}).items():
             if all((choice.key, choice.value) in own for choice in theirs):
                 tree.set(place, other, tree.source(place))
+        if written is None and start not in expanded:  # its nearest stage could be a member of its own sweep
+            tree.set(place, start, tree.source(place))
+
+
+def _nearest_start(tree: Tree, base: str, expanded: Mapping[str, Members]) -> str:
+    """What a sweep without `init` starts from: the nearest stage before it that it can, by the name of its sweep if it has one."""
+    stages = tree.root["stages"]
+    member = next(iter(expanded[base]))
+    sources = ("pretrain", "multitask") if task_of(base, stages[member]) == "finetune" else ("pretrain",)
+    earlier = [name for name in list(stages)[: list(stages).index(member)] if task_of(name, stages[name]) in sources]
+    if not earlier:
+        return MODEL
+    return next((other for other, members in expanded.items() if earlier[-1] in members), earlier[-1])
 
 
 CLASSIFYING = ("finetune", "multitask")
@@ -141,20 +162,41 @@ def _replace(tree: Tree, base: str, swept: Mapping[str, Sequence[Choice]]) -> Me
     for name, stage in stages.items():
         ordered |= {member: copy.deepcopy(stage) for member in members} if name == base else {name: stage}
     tree.root["stages"] = ordered
-    for name, choices in members.items():
-        _make_member(tree, path, ("stages", name), choices)
+    groups = _groups(base, list(members.values()))
+    for (name, choices), group in zip(members.items(), groups, strict=True):
+        _make_member(tree, path, ("stages", name), choices, group)
     return members
 
 
-def _make_member(tree: Tree, base: KeyPath, member: KeyPath, choices: Sequence[Choice]) -> None:
+def _groups(base: str, members: Sequence[Sequence[Choice]]) -> list[str]:
+    """The group of each member: the members of one are repetitions, or the whole sweep where nothing is repeated."""
+    repeating = any(choice.key in REPETITIONS for choice in members[0])
+    settings = [tuple(choice for choice in choices if choice.key not in REPETITIONS) for choices in members]
+    if not repeating:
+        return [base] * len(members)
+    marks = [_mark(each) for each in settings]
+    names = [_joined(base, each) for each in settings]
+    marks_of = {name: {mark for other, mark in zip(names, marks, strict=True) if other == name} for name in names}
+    return [
+        f"{name[: MAX_NAME - MARK - 1]}-{mark}" if len(marks_of[name]) > 1 or _is_cut(base, each) else name
+        for name, mark, each in zip(names, marks, settings, strict=True)
+    ]
+
+
+def _mark(choices: Sequence[Choice]) -> str:
+    """Tells settings apart whose names are the same, whatever else is swept."""
+    text = json.dumps([(choice.key, choice.value) for choice in choices], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:MARK]
+
+
+def _make_member(tree: Tree, base: KeyPath, member: KeyPath, choices: Sequence[Choice], group: str) -> None:
     tree.copy_sources(base, member)
     tree.shown[member] = base
     task = task_of(str(base[1]), value_at(tree.root, member))
     if task is not None:  # a stage that is named after its task loses that name
         tree.set((*member, "task"), task, tree.source((*base, "task")))
+    tree.set((*member, "swept_from"), str(base[1]), tree.source((*base, SWEEP)))
     if value_at(tree.root, (*member, "group")) is None:
-        settings = [choice for choice in choices if choice.key not in REPETITIONS]
-        group = _joined(str(base[1]), settings if len(settings) < len(choices) else ())
         tree.set((*member, "group"), group, tree.source((*base, SWEEP)))
     for choice in choices:
         place = (*member, *choice.key.split("."))
@@ -178,7 +220,15 @@ def _unique(base: str, choices: Sequence[Choice], taken: set[str]) -> str:
 
 
 def _joined(base: str, choices: Sequence[Choice]) -> str:
-    return "-".join([base, *(choice.label for choice in choices)])[:MAX_NAME].rstrip("-")
+    return _whole_name(base, choices)[:MAX_NAME].rstrip("-")
+
+
+def _is_cut(base: str, choices: Sequence[Choice]) -> bool:
+    return len(_whole_name(base, choices)) > MAX_NAME
+
+
+def _whole_name(base: str, choices: Sequence[Choice]) -> str:
+    return "-".join([base, *(choice.label for choice in choices)])
 
 
 def _slug(value: Any) -> str:

@@ -7,12 +7,13 @@ again, or on request (`--rerun`). A stage that has begun but is not finished is 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
+from configs.inits import Init, parse_init
 from configs.schema import Config
 from launcher import settings
 from launcher.attempt_dir import make_private_directory, writing
@@ -31,6 +32,8 @@ class Anew:
     reasons: tuple[str, ...]
     kept_in: str
     """Where its directory goes, below the run directory."""
+    removed: bool = False
+    """It is no longer in the config; its result must not count when it comes back."""
 
 
 def stage_result(run_dir: Path, stage: str) -> dict[str, Any] | None:
@@ -67,7 +70,33 @@ def find_anew(run_dir: Path, old: Config | None, new: Config, rerun: Sequence[st
             refused += changed
     if stuck:
         raise _refusal(run_dir.name, stuck, refused)
-    return tuple(found.values())
+    return (*found.values(), *_removed_with(run_dir, old, new, found))
+
+
+def _removed_with(run_dir: Path, old: Config | None, new: Config, found: Mapping[str, Anew]) -> list[Anew]:
+    """The stages that have left the config and started from one that is trained again, also by way of others; a stage after its start."""
+    starts = {name: start for name, start in _starts_of_removed(run_dir, old, new).items() if start.run is None}
+    gone = set(found)
+    stale: list[Anew] = []
+    while following := [name for name, start in starts.items() if start.stage in gone and name not in gone]:
+        stale += [
+            Anew(name, (f"starts from {starts[name].stage}",), _free_place(run_dir, name), removed=True)
+            for name in following
+        ]
+        gone |= set(following)
+    return stale
+
+
+def _starts_of_removed(run_dir: Path, old: Config | None, new: Config) -> dict[str, Init]:
+    """What each stage that is not in the config, but has begun, started from, as far as it is known."""
+    starts = {}
+    for name in sorted(path.name for path in run_dir.glob("*") if path.is_dir() and path.name not in new.stages):
+        if has_begun(run_dir, name):
+            recorded = read_json_object(run_dir / name / SETTINGS_FILE) or {}
+            init = old.stage_start(name) if old and name in old.stages else parse_init(str(recorded.get("init", "")))
+            if init is not None:
+                starts[name] = init
+    return starts
 
 
 def _changes(run_dir: Path, old: Config | None, new: Config, name: str) -> list[settings.Change]:
@@ -122,20 +151,21 @@ def remember_removed(run_dir: Path, old: Config, new: Config) -> None:
 
 def describe(anew: Sequence[Anew], launched: Sequence[str]) -> list[str]:
     """What is trained anew and why, one line per reason. `launched`: the stages of this launch."""
-    by_reason: dict[tuple[str, ...], list[Anew]] = {}
+    by_reason: dict[tuple[bool, tuple[str, ...]], list[Anew]] = {}
     for each in anew:
         own_keys = tuple(reason.replace(f"stages.{each.stage}.", "") for reason in each.reasons)
-        by_reason.setdefault(own_keys, []).append(each)
+        by_reason.setdefault((each.removed, own_keys), []).append(each)
     lines = []
-    for own_keys, group in by_reason.items():
+    for (_, own_keys), group in by_reason.items():
         names = [each.stage for each in group]
         reasons = own_keys if len(group) > 1 else group[0].reasons
         why = "; ".join(reasons[:MAX_SHOWN]) + (
             f" and {len(reasons) - MAX_SHOWN} more" if len(reasons) > MAX_SHOWN else ""
         )
         when = "" if any(name in launched for name in names) else ", but not in this launch"
+        what = f"no longer count{'s' if len(group) == 1 else ''}" if group[0].removed else f"trained anew{when}"
         kept = group[0].kept_in if len(group) == 1 else f"{SUPERSEDED}/"
-        lines.append(f"{_listed(names)}: trained anew{when} ({why}); the old result is kept in {kept}")
+        lines.append(f"{_listed(names)}: {what} ({why}); the old result is kept in {kept}")
     return lines
 
 

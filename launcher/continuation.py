@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from configs.errors import ConfigError
@@ -27,8 +28,10 @@ def finished_stages(run_dir: Path, stages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stage for stage in stages if stage_result(run_dir, stage) is not None)
 
 
-def find_starts(config: Config, run_dir: Path, stages: tuple[str, ...], finished: tuple[str, ...]) -> dict[str, Path]:
-    """The folders of other runs that stages to run start from.
+def find_starts(
+    config: Config, run_dir: Path, stages: tuple[str, ...], finished: tuple[str, ...], anew: Collection[str] = ()
+) -> dict[str, Path]:
+    """The folders of other runs that stages to run start from. anew: the stages whose results will be set aside.
 
     Raises ConfigError when a stage could not start: what it starts from is neither there nor made before it.
     """
@@ -38,8 +41,17 @@ def find_starts(config: Config, run_dir: Path, stages: tuple[str, ...], finished
         if start.run is not None:
             folders[name] = find_start(start, run_dir.parent, f"stages.{name}.init")
         elif start.stage is not None and (start.stage not in stages or start.stage in finished):
+            if start.stage in anew:
+                raise _start_set_aside(name, start.stage)
             _check_start(config, run_dir, name, start)
     return folders
+
+
+def _start_set_aside(name: str, start: str) -> ConfigError:
+    return ConfigError(
+        f"--stage {name}: it starts from stage '{start}', which would be trained anew (--rerun, or other settings), but not in this launch",
+        f"run all stages (without --stage), or --stage {start} first; or take the changed values back",
+    )
 
 
 def _check_start(config: Config, run_dir: Path, name: str, start: Init) -> None:
@@ -66,8 +78,8 @@ def choose_stages(config: Config, only: str | None, option: str = "--stage") -> 
         return tuple(config.stages)
     if only in config.stages:
         return (only,)
-    swept = tuple(name for name, stage in config.stages.items() if stage.group and name.startswith(f"{only}-"))
-    if members := config.members(only) or swept:
+    members = tuple(name for name, stage in config.stages.items() if only in (stage.group, stage.swept_from))
+    if members:
         return members
     groups = dict.fromkeys(stage.group for stage in config.stages.values() if stage.group)
     names = ", ".join([*list(config.stages)[:12], *(["..."] if len(config.stages) > 12 else [])])

@@ -96,12 +96,12 @@ def _prepare(request: Request, resolved: Resolved, label: str, last_stages: tupl
     stages = last_stages or continuation.choose_stages(config, request.stage)
     rerun = tuple(name for each in request.rerun for name in continuation.choose_stages(config, each, "--rerun"))
     again = find_anew(run.path, old, config, rerun) if request.resume != "never" else ()
-    finished = continuation.finished_stages(run.path, stages)
-    finished = tuple(name for name in finished if name not in {each.stage for each in again})
+    set_aside = {each.stage for each in again}
+    finished = tuple(name for name in continuation.finished_stages(run.path, stages) if name not in set_aside)
     resume_from = ""
     if request.resume not in ("auto", "never"):
         stages, resume_from = _from_checkpoint(request, run, stages, again)
-    starts = continuation.find_starts(config, run.path, stages, finished)
+    starts = continuation.find_starts(config, run.path, stages, finished, set_aside)
     topology, known = _look_around(request, config, run, earlier, old)
     for name, folder in starts.items():
         model = known.model and known.model.folder

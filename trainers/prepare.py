@@ -26,11 +26,13 @@ from configs.loader import load_config, load_resolved
 from configs.mixing import batches_per_epoch
 from configs.models import check_fits_model
 from configs.schema import Config, MultitaskStage, PretrainStage, StageBase
+from trainers.changed_data import tell_changed_data
 from trainers.data.cache import cache_root, sha256_file
 from trainers.data.dataset_cache import DatasetCache
 from trainers.data.download import fetch_remote
 from trainers.data.tokenize import Tokenizer
 from trainers.data.vocabulary import load_vocabulary
+from trainers.init_head import check_init_heads
 from trainers.model_store import ModelFiles, resolve_model
 from trainers.outside import prepare_starts
 from trainers.prepare_pretraining import prepare_pretraining
@@ -101,6 +103,9 @@ def prepare(config: Config, cache: Path, reporter: Reporter, run_dir: Path | Non
             stages[name] = finetuning_facts(f"stages.{name}", stage, data, seed, datasets, reporter.message)
         stages[name]["start"] = starts[name]
         _check_warmup(name, stage, stages[name])
+    check_init_heads(config, run_dir, stages)
+    if run_dir is not None:
+        tell_changed_data(run_dir, stages, reporter.message)
     return {"model_dir": str(model.dir), "model": _describe(model), "stages": stages}
 
 

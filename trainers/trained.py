@@ -11,7 +11,8 @@ from configs.errors import ConfigError, DataError
 from configs.schema import ClassifierStage, Config, FinetuneStage, PretrainStage
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
 from trainers.engine.ranks import Ranks, tune_device
-from trainers.model.folder import HEAD_FILE, Head, HeadFile, build_model, load_folder, read_bert_config, read_head_file
+from trainers.init_head import HEAD_FILE
+from trainers.model.folder import Head, HeadFile, build_model, load_folder, read_bert_config, read_head_file
 from trainers.model_store import open_model
 
 

@@ -113,6 +113,21 @@ def test_paths_of_all_data_sets_become_absolute(tmp_path: Path, monkeypatch: pyt
     assert [data.path for data in stage.data_sets.values()] == [str(tmp_path / "here"), "/there"]
 
 
+def test_paths_of_all_corpora_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(
+        "name: x\nmodel: bert-base-uncased\ndata: {dataset: trec, path: top}\nstages:\n  pretrain:\n    max_steps: 1\n"
+        "    corpora: [{dataset: imdb, path: here}, {dataset: trec}, {dataset: text, path: /there}]\n"
+        "  finetune: {epochs: 1, data: {dataset: trec, path: own}}\n"
+    )
+    config = absolute(load_config(Path("x.yaml"))).config
+    assert [data.path for data in config.stage_corpora("pretrain")] == [str(tmp_path / "here"), None, "/there"]
+    assert [data.path for data in (config.data, config.stage_data("finetune")) if data] == [
+        str(tmp_path / "top"),
+        str(tmp_path / "own"),
+    ]
+
+
 def progress(step: int, losses: dict[str, float | None]) -> dict[str, Any]:
     record = {"type": "progress", "rank": 0, "stage": "multitask", "step": step, "loss": 1.0, "losses": losses}
     return {"type": "rank", "node": 0, "record": record}

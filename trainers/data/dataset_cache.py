@@ -106,10 +106,13 @@ class DatasetCache:
         others = [data, *without] if data.overlap == "drop" else list(without)
         tests = [open_texts(self.texts(other, "test")) for other in others]
         dropped = self._duplicates_of(data) if "train" in used and drops_rows(data) else None
-        key = {
-            **self._key(dataset, data, files),
+        key = self._key(dataset, data, files)
+        drawn = _drawing(data, used, seed)
+        if drawn is None:  # then labels decide nothing
+            key["options"] = {option: value for option, value in key["options"].items() if option != "labels"}
+        key |= {
             "splits": used,
-            "drawn": _drawing(data, used, seed),
+            "drawn": drawn,
             "dropped": [dropped.fingerprint, data.overlap, data.near_duplicates] if dropped is not None else None,
             "without": sorted({test.fingerprint for test in tests}),
             "sentences": sentences.VERSION,

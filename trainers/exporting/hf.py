@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainers.engine.files import write_synced
 from trainers.exporting.source import Trained
-from trainers.model.folder import HEAD_FILE
+from trainers.init_head import HEAD_FILE
 
 _FILES = ("config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors", HEAD_FILE)
 CLASSES = {

@@ -14,7 +14,7 @@ from trainers.engine.evaluation import predict_batch
 from trainers.engine.files import write_synced
 from trainers.exporting.padded import PaddedClassifier
 from trainers.exporting.source import Trained
-from trainers.model.folder import HEAD_FILE
+from trainers.init_head import HEAD_FILE
 
 TOLERANCE = 1e-4
 """Largest difference of logits that is put down to another order of additions; it is some 1e-6."""

@@ -14,7 +14,7 @@ from safetensors.numpy import save as to_safetensors
 from trainers.engine.files import write_synced
 from trainers.exporting.hf import what_is_left_out
 from trainers.exporting.source import Trained
-from trainers.model.folder import HEAD_FILE
+from trainers.init_head import HEAD_FILE
 
 CLASSES = {"pooler": "BertForSequenceClassification", "pretraining": "BertForPretraining", "blocks": "BertModel"}
 

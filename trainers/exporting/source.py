@@ -9,9 +9,9 @@ from typing import Any
 from configs.errors import ConfigError, DataError
 from configs.schema import ClassifierStage, Config, FinetuneStage, MultitaskStage, PretrainStage
 from trainers.data.vocabulary import Vocabulary, load_vocabulary
+from trainers.init_head import HEAD_FILE
 from trainers.model.config import BertConfig
 from trainers.model.folder import (
-    HEAD_FILE,
     ModelSource,
     build_model,
     load_folder,

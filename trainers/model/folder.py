@@ -19,6 +19,7 @@ from safetensors.numpy import save as to_safetensors
 from configs.errors import ConfigError, DataError
 from configs.schema import ClassifierStage, FinetuneStage, MultitaskStage, PretrainStage, StageBase
 from trainers.engine.files import commit_directory, write_synced
+from trainers.init_head import HEAD_FILE
 from trainers.model.config import BertConfig
 from trainers.model.heads import BertForClassification, BertForMultitask, BertForPretraining
 from trainers.model.lstm import BertWithLstm
@@ -31,7 +32,6 @@ from trainers.model.weights import (
     to_hf_arrays,
 )
 
-HEAD_FILE = "bert4doc.json"
 STAGES: Mapping[str, type[PretrainStage | FinetuneStage | MultitaskStage]] = {
     "pretrain": PretrainStage,
     "finetune": FinetuneStage,

@@ -121,7 +121,9 @@ class StageRunner:
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be continued: everything that shapes the weights, and the data's content."""
         parts = {
-            "stage": self.stage.model_dump(mode="json", exclude={"seed", "group", "init", "save_model_every"}),
+            "stage": self.stage.model_dump(
+                mode="json", exclude={"seed", "group", "swept_from", "init", "save_model_every"}
+            ),
             "data": self.facts["data_fingerprint"],
             "seed": self.seed,
             "init": str(self.run_.config.stage_start(self.name)),
@@ -273,7 +275,8 @@ class StageRunner:
             "seconds": seconds,
             "metrics": metrics,
         }
-        done = {**end, "best_step": progress.best_step, "fingerprint": self.fingerprint()}
+        made_from = {"fingerprint": self.fingerprint(), "data_fingerprint": self.facts["data_fingerprint"]}
+        done = {**end, "best_step": progress.best_step, **made_from}
         replace_json(self.directory / "done.json", done)
         self.run_.recorder.record("stage_end", stage=self.name, **end)
 

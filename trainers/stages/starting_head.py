@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.errors import ConfigError
 from configs.schema import DataConfig, FinetuneStage, MultitaskStage
+from trainers.init_head import check_same_labels
 from trainers.model.folder import Head, read_head_file
 
 SAME_SOURCE = ("path", "files", "columns")
@@ -46,9 +47,5 @@ def choose_head(folder: Path, stage: FinetuneStage, data: DataConfig, label_name
 def _named_head(folder: Path, name: str, heads: Mapping[str, Head], label_names: Sequence[str]) -> str:
     if name not in heads:
         raise ConfigError(f"init_head: {name}; {folder} has {', '.join(heads)}", "name one of them")
-    if len(heads[name].label_names) != len(label_names):
-        raise ConfigError(
-            f"init_head: the classifier of {name} has {len(heads[name].label_names)} classes, the stage's data has {len(label_names)}",
-            "leave init_head out for a new classifier",
-        )
+    check_same_labels("init_head", name, heads[name].label_names, label_names)
     return name

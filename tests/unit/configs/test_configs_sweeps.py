@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from configs.data import DEFAULT_VALIDATION
 from configs.errors import ConfigError
 from configs.inits import Init, parse_init
-from configs.loader import dump_resolved, load_config, load_resolved
+from configs.loader import SHIPPED, dump_resolved, load_config, load_resolved
 from configs.schema import Config
 from configs.section import STAGE_PATTERN
+from launcher.settings import changes, repeated_groups, stage_settings
 
 HEAD = "name: x\nmodel: m\ndata: {dataset: trec, validation: 0.1}\nstages:\n"
 Load = Callable[..., Config]
@@ -207,3 +209,87 @@ def test_step_0_is_what_the_stage_started_from(load: Load) -> None:
         "  c: {task: finetune, epochs: 1, init: b@0}\n  d: {task: finetune, epochs: 1, init: b}\n"
     )
     assert [str(config.stage_start(name)) for name in "abcd"] == ["other/p@3", "other/p@3", "other/p@3", "b"]
+
+
+def test_long_groups_stay_apart_and_keep_their_names(load: Load) -> None:
+    """Both corpora are the same in the first 64 characters; the group of one does not depend on the others."""
+    corpora = [f"{{dataset: trec, path: /a/very/long/path/to/a/copy/of/the/data/set/number/{n}}}" for n in range(3)]
+
+    def groups(chosen: list[str]) -> list[str]:
+        stages = load(f"  finetune: {{epochs: 1, sweep: {{data: [{', '.join(chosen)}], seed: [1, 2]}}}}\n").stages
+        assert len(stages) == 2 * len(chosen)
+        return [str(stage.group) for stage in stages.values()]
+
+    found = groups(corpora)
+    assert [found.count(group) for group in found] == [2] * 6
+    assert found[::2] == found[1::2]
+    assert all(re.fullmatch(STAGE_PATTERN, group) for group in found)
+    assert groups(corpora[1:]) == found[2:]
+    assert groups(corpora[2:]) == found[4:]
+
+
+def test_equal_groups_stay_apart(load: Load) -> None:
+    stages = load(
+        "  f: {task: finetune, epochs: 1, sweep: {init: ['other/a', 'other-a'], seed: [1, 2]}}\n".replace(
+            "'other-a'", "'other/a@0'"
+        )
+    )
+    assert len({stage.group for stage in stages.stages.values()}) == 2
+    colliding = load("  f: {task: finetune, epochs: 1, sweep: {init: ['a-b/c', 'a/b-c'], seed: [1, 2]}}\n")
+    found = [stage.group for stage in colliding.stages.values()]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
+def test_a_member_knows_the_swept_stage(load: Load) -> None:
+    config = load(
+        "  finetune: {epochs: 1, group: mine, sweep: {lr: [1e-5, 2e-5]}}\n  last: {task: finetune, epochs: 1}\n"
+    )
+    assert [stage.swept_from for stage in config.stages.values()] == ["finetune", "finetune", None]
+
+
+MULTITASK = "  multitask: {data_sets: {a: {dataset: trec}, b: {dataset: imdb}}, epochs: 1}\n"
+
+
+def test_without_init_a_sweep_goes_on_from_the_nearest_one_with_the_same_choices(load: Load) -> None:
+    config = load(f"  pretrain: {{max_steps: 9}}\n{MULTITASK}  f: {{task: finetune, epochs: 1}}\n", seeds=(1, 2))
+    assert {name: config.stage_init(name) for name in config.stages} == {
+        "pretrain": "model",
+        **{f"multitask-seed{seed}": "pretrain" for seed in (1, 2)},
+        **{f"f-seed{seed}": f"multitask-seed{seed}" for seed in (1, 2)},
+    }
+    single = load(
+        f"{MULTITASK}  p: {{task: pretrain, max_steps: 9}}\n  f: {{task: finetune, epochs: 1}}\n", seeds=(1, 2)
+    )
+    assert {single.stage_init(f"f-seed{seed}") for seed in (1, 2)} == {"p"}, "a nearer stage that is not swept"
+
+
+def test_swept_pretraining_starts_from_what_stands_before_it(load: Load) -> None:
+    config = load(
+        "  p: {task: pretrain, max_steps: 9, sweep: {lr: [1.0, 2.0]}}\n  q: {task: pretrain, max_steps: 9, init: p-lr1}\n"
+    )
+    assert [config.stage_init(name) for name in config.stages] == ["model", "model", "p-lr1"]
+    stages = "  a: {task: pretrain, max_steps: 9}\n  p: {task: pretrain, max_steps: 9, sweep: {seed: [1, 2]}}\n"
+    config = load(f"{stages}  f: {{task: finetune, epochs: 1}}\n", seeds=(1, 2))
+    assert [config.stage_init(name) for name in config.stages] == ["model", "a", "a", "p-seed1", "p-seed2"]
+
+
+def test_folds_make_a_stage_of_each_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BERT4DOC_OVERRIDES", raising=False)
+    plain, folded = (load_config(SHIPPED / "trec.yaml", folds=folds).config for folds in (None, 5))
+    names = [f"finetune-fold{fold}" for fold in range(5)]
+    assert [name for name in folded.stages if name != "pretrain"] == names
+    assert folded.stages["pretrain"] == plain.stages["pretrain"]
+    assert folded.data == plain.data
+    assert repeated_groups(folded) == ("finetune",)
+    assert changes(stage_settings(plain, "pretrain"), folded, "pretrain") == []
+    for fold, name in enumerate(names):
+        data = folded.stage_data(name)
+        assert (data.folds, data.fold, data.validation) == (5, fold, DEFAULT_VALIDATION)
+        assert "validation" not in data.model_fields_set
+
+
+def test_folds_leave_multitask_alone(load: Load) -> None:
+    config = load(f"{MULTITASK}  f: {{task: finetune, epochs: 1}}\n", folds=3)
+    assert list(config.stages) == ["multitask", "f-fold0", "f-fold1", "f-fold2"]
+    assert [config.stage_init(name) for name in config.stages] == ["model", *["multitask"] * 3]
+    assert config.stages["multitask"].data_sets["a"].folds is None  # type: ignore[union-attr]

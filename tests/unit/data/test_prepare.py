@@ -248,7 +248,7 @@ def test_repeats_lengths_and_labels_are_described(work: Path) -> None:
     assert (dropped["finetune"]["num_examples"], dropped["finetune"]["num_dropped"]) == (17, 3)
     assert dropped["finetune"]["num_test"] == 3
     assert (dropped["pretrain"]["num_documents"], dropped["pretrain"]["num_dropped"]) == (17, 3)
-    assert dropped["messages"][-1].endswith("; those training rows are left out")
+    assert dropped["messages"][-1].endswith("(as 3 rows); those training rows are left out")
     for stage in ("pretrain", "finetune"):
         assert dropped[stage]["data_fingerprint"] != plain[stage]["data_fingerprint"]
     assert dropped["finetune"]["splits"] == plain["finetune"]["splits"]  # rows keep their numbers
@@ -326,3 +326,96 @@ def test_what_a_user_reads(work: Path, change: tuple[str, str], code: int, messa
     assert records[-1]["exit_code"] == code
     assert message in records[-1]["message"]
     assert "Traceback" not in json.dumps(records)
+
+
+def write_init_head(work: Path, folder: str, label: str = "b", init: str = "multitask") -> None:
+    """A stage that takes over the classifier of `first`, on data whose second class is called `label`."""
+    rows = "".join(f"word {number},{('a', label)[number % 2]}\n" for number in range(30))
+    (work / folder).mkdir(exist_ok=True)
+    (work / folder / "train.csv").write_text("text,label\n" + rows)
+    data = f"{{dataset: csv, path: {work}/data}}"
+    (work / "config.yaml").write_text(
+        f"name: many\nmodel: {work}/model\nstages:\n"
+        f"  multitask: {{data_sets: {{first: {data}, second: {data}}}, epochs: 1, max_length: 16}}\n"
+        f"  tuned: {{task: finetune, epochs: 1, max_length: 16, init: {init}, init_head: first, "
+        f"data: {{dataset: csv, path: {work}/{folder}}}}}\n"
+    )
+
+
+def test_a_classifier_with_other_labels_is_refused_before_anything_starts(work: Path) -> None:
+    write_init_head(work, "same")
+    assert run(work)[0] == 0
+    write_init_head(work, "other", "z")  # as many classes, with another name
+    code, records = run(work)
+    assert code == 2
+    assert records[-1]["message"] == (
+        "stages.tuned.init_head: the classifier of first has 2 classes (a, b), the stage's data has 2 classes (a, z)"
+    )
+
+
+def test_the_labels_of_another_runs_classifier(work: Path) -> None:
+    here, other = work / "many", work / "other"
+    for folder in (here, other / "multitask" / "model"):
+        folder.mkdir(parents=True)
+    for each in (work / "model").iterdir():
+        (other / "multitask" / "model" / each.name).write_bytes(each.read_bytes())
+    write_init_head(work, "same")
+    (other / "config.yaml").write_text((work / "config.yaml").read_text())
+    (other / "multitask" / "done.json").write_text("{}")
+    write_init_head(work, "same", init="other/multitask")
+    (here / "config.yaml").write_text((work / "config.yaml").read_text())
+    for heads, said in (
+        ({"first": ["a", "b"]}, None),
+        ({"first": ["b", "a"]}, "the classifier of first has 2 classes (b, a)"),
+        ({"last": ["a", "b"]}, "multitask/model has last"),
+        ({}, "is no multi-task model"),
+    ):
+        values = {"heads": {name: {"label_names": names, "pairs": False} for name, names in heads.items()}}
+        (other / "multitask" / "model" / "bert4doc.json").write_text(json.dumps(values))
+        code, records = run(work, "--run-dir", str(here))
+        assert code == (0 if said is None else 2), records[-1]
+        assert said is None or said in records[-1]["message"]
+    (here / "tuned").mkdir()
+    (here / "tuned" / "done.json").write_text("{}")
+    assert run(work, "--run-dir", str(here))[0] == 0, "what is finished needs its start no more"
+
+
+def test_changed_data_of_a_finished_stage_is_told(work: Path) -> None:
+    assert run(work, "--run-dir", str(work))[0] == 0
+    prepared = json.loads((work / "prepared.json").read_text())
+    for name, facts in prepared["stages"].items():
+        (work / name).mkdir()
+        (work / name / "done.json").write_text(json.dumps({"data_fingerprint": facts["data_fingerprint"]}))
+
+    def told() -> list[str]:
+        code, records = run(work, "--run-dir", str(work))
+        assert code == 0
+        return [record["text"].partition(",")[0] for record in records if record.get("level") == "warning"]
+
+    assert told() == []
+    (work / "data" / "test.csv").write_text("text,label\nnothing is trained on this,a\n")
+    assert told() == []
+    with (work / "data" / "train.csv").open("a") as file:
+        file.write("one more,a\n")
+    assert told() == [
+        f"stages.{name}: its data has changed since it was trained (its files" for name in ("pretrain", "finetune")
+    ]
+    (work / "finetune" / "done.json").unlink()
+    assert len(told()) == 1
+
+
+def test_the_labels_of_trec_do_not_change_its_corpus(work: Path) -> None:
+    (work / "trec").mkdir()
+    for name, rows in (("train_5500.label", 30), ("TREC_10.label", 6)):
+        lines = [f"{('LOC:city', 'HUM:ind', 'LOC:state')[n % 3]} Word number {n} ?\n" for n in range(rows)]
+        (work / "trec" / name).write_text("".join(lines))
+
+    def fingerprint(*overrides: str) -> str:
+        code, records = run(
+            work, "--config", str(work / "config.yaml"), "data.dataset=trec", f"data.path={work}/trec", *overrides
+        )
+        assert code == 0, records[-1]
+        return str(records[-1]["summary"]["stages"]["pretrain"]["data_fingerprint"])
+
+    assert fingerprint() == fingerprint("data.labels=fine")
+    assert fingerprint("data.subset.train=12") != fingerprint("data.subset.train=12", "data.labels=fine")

@@ -297,8 +297,14 @@ def test_the_head_that_a_stage_starts_with(folder: Path, tmp_path: Path) -> None
     assert chosen(data_sets["a"].model_copy(update={"path": "/elsewhere"}), CLASSES) == "a", "the only one of its kind"
     assert chosen(data_sets["b"].model_copy(update={"path": "/elsewhere"}), CLASSES[:2]) is None, "b or c?"
     assert chosen(data_sets["a"], CLASSES, layers=(1,)) is None, "a classifier that sees another layer"
-    assert chosen(data_sets["a"], ("x", "y"), init_head="c") == "c"
-    with pytest.raises(ConfigError, match="the classifier of a has 3 classes, the stage's data has 2"):
+    assert chosen(data_sets["a"].model_copy(update={"path": "/x"}), CLASSES[:2], init_head="c") == "c"
+    with pytest.raises(
+        ConfigError, match=r"the classifier of c has 2 classes \(HUM, LOC\), the stage's data has 2 classes \(x, y\)"
+    ):
+        chosen(data_sets["a"], ("x", "y"), init_head="c")
+    with pytest.raises(
+        ConfigError, match=r"the classifier of a has 3 classes \(HUM, LOC, NUM\), the stage's data has 2"
+    ):
         chosen(data_sets["b"], CLASSES[:2], init_head="a")
     assert choose_head(folder / "bert", single, data_sets["a"], CLASSES) is None
     taken = build_model(single, read_bert_config(tmp_path / "saved"), 2)
