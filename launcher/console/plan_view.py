@@ -83,7 +83,7 @@ def _tables(stages: Sequence[StagePlan]) -> list[RenderableType]:
     for stage in stages:
         alike.setdefault((stage.data_sets, stage.groups), []).append(stage)
     if len(alike) > MAX_TABLES:
-        return [Text(f"  learning rates differ between these stages: --stage {stages[0].name} shows those of one")]
+        return [Text("  parts and rates differ between these stages; to see those of one: plan ... --stage NAME")]
     parts: list[RenderableType] = []
     for members in alike.values():
         if len(alike) > 1:
@@ -187,9 +187,9 @@ def _start_text(plan: Plan, stage: StagePlan) -> str:
 
 def _groups(stage: StagePlan) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("part of the model", no_wrap=True)
+    table.add_column("part", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("peak learning rate", justify="right", no_wrap=True)
+    table.add_column("peak rate", justify="right", no_wrap=True)
     table.add_column("weight decay", no_wrap=True)
     for group in stage.groups:
         decay = f"{group.weight_decay:g} on {group.decayed_tensors} of {group.tensors} tensors"
