@@ -90,8 +90,9 @@ def run_inference(folder: Path, program: str, ids_BS: np.ndarray, types_BS: np.n
 
 def _example(trained: Trained, program: str) -> str:
     return f'''"""Classify texts with this folder: python example.py "first text" "second text" ..."""
-import json, pathlib, sys
+import json, pathlib, sys, warnings
 import numpy, tokenizers
+warnings.filterwarnings("ignore", "No ccache found")  # which only those need who compile
 from paddle.inference import Config, create_predictor
 here = pathlib.Path(__file__).resolve().parent
 labels = json.loads((here / "config.json").read_text(encoding="utf-8"))["id2label"]

@@ -195,7 +195,7 @@ def test_the_example_beside_the_inference_program_runs(tmp_path: Path) -> None:
         (CLASSES[index], text) for index, text in zip(chances.argmax(axis=1), texts, strict=True)
     ], "and nothing else"
     np.testing.assert_allclose([float(line[1]) for line in lines], chances.max(axis=1), atol=1e-4)
-    assert len(done.stderr.splitlines()) <= 3, done.stderr
+    assert done.stderr == ""
 
 
 def test_a_program_that_gives_other_logits_is_not_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

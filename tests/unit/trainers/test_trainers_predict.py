@@ -17,17 +17,18 @@ import numpy as np
 import pytest
 
 from configs.errors import ConfigError, DataError
-from configs.schema import FinetuneStage
+from configs.schema import Config, FinetuneStage
 from tests.support.tiny import CLASSES, CONFIG, VOCABULARY, hf_shapes, random_tensors, write_bert
 
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from safetensors.numpy import save_file  # noqa: E402
 
+from trainers.exporting.source import last_finished  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
 from trainers.model.folder import ModelSource, build_model, load_folder, read_bert_config, save_folder  # noqa: E402
 from trainers.predicting.inputs import Item, Layout, in_groups, read_arguments, read_file  # noqa: E402
-from trainers.trained import load_classifier  # noqa: E402
+from trainers.trained import finished_classifier, load_classifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 STAGE = FinetuneStage.model_validate({"task": "finetune", "epochs": 1, "max_length": 12, "truncation": {"head": 4}})
@@ -409,3 +410,29 @@ def test_a_classifier_of_another_library(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**values, "architectures": ["BertModel"]}))
     with pytest.raises(DataError, match=r"no trained classifier: it has neither bert4doc\.json nor"):
         load_classifier(folder)
+
+
+def test_the_stage_that_is_used_is_said_where_there_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"task": "finetune", "epochs": 1}
+    stages = {"pre": {"task": "pretrain", "max_steps": 1}, "a": settings, "b": settings}
+    config = Config.model_validate(
+        {"name": "tk", "model": "all-minilm-l6-v2", "data": {"dataset": "trec"}, "stages": stages}
+    )
+    for name in ("pre", "a"):
+        (tmp_path / "tk" / name).mkdir(parents=True)
+        (tmp_path / "tk" / name / "done.json").touch()
+    assert finished_classifier(tmp_path / "tk", config, None) == "a"
+    assert last_finished(tmp_path / "tk", config, None) == "a"
+    assert capsys.readouterr().err == "", "there is no choice"
+    with pytest.raises(ConfigError, match="finished: a") as caught:
+        finished_classifier(tmp_path / "tk", config, "b")
+    assert "--stage a" in caught.value.hint
+    (tmp_path / "tk" / "b").mkdir()
+    (tmp_path / "tk" / "b" / "done.json").touch()
+    for choose in (finished_classifier, last_finished):
+        assert choose(tmp_path / "tk", config, None) == "b"
+        assert capsys.readouterr().err == "stage b of run tk (others: a; choose with --stage)\n"
+        assert choose(tmp_path / "tk", config, "a") == "a"
+        assert capsys.readouterr().err == ""
