@@ -24,6 +24,8 @@ class ParameterGroup:
     weight_decay: float
     """On `decayed_tensors`; 0 when frozen."""
     frozen: bool
+    known: bool = True
+    """Whether `parameters` is certain: a classifier whose classes are counted in the data has been given two."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def parameter_groups(
         *_blocks(model, stage, multiples, frozen),
         *(_group(head, stage, multiples.plain, False) for head in _head_parts(model, stage, num_labels)),
     ]
-    return tuple(parts)
+    counted = num_labels > 0
+    return tuple(part if counted or part.part != "classifier" else replace(part, known=False) for part in parts)
 
 
 def _group(part: _Part, stage: PretrainStage | ClassifierStage, multiple: float, frozen: bool) -> ParameterGroup:

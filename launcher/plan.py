@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from launcher.environment_vars import PROXY_NAMES, rank_environment
 from launcher.facts import NVIDIA_SMI_TIMEOUT_S, Facts, Gpu, ModelFacts, StageFacts
 from launcher.parameters import ParameterGroup, parameter_groups
 from launcher.restart_policy import RestartPolicy
-from launcher.settings import repeated_groups
+from launcher.settings import repeated_groups, stage_settings
 from launcher.spec import Bounds, LaunchSpec, NodeSpec
 from launcher.topology import Topology
 
@@ -109,6 +109,8 @@ class StagePlan:
     data_sets: tuple[DataSetPlan, ...] = ()
     """Of a multi-task stage."""
     mixing: str = ""
+    own: tuple[tuple[str, Any], ...] = ()
+    """Settings, by their keys, in which it differs from other stages of its group that are planned."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,10 @@ def make_plan(config: Config, topology: Topology, facts: Facts, task: Task) -> P
         seed=config.seed,
         model=config.model,
         model_facts=facts.model,
-        stages=tuple(_plan_stage(config, name, topology, facts, half, task) for name in task.stages),
+        stages=tuple(
+            replace(_plan_stage(config, name, topology, facts, half, task), own=own)
+            for name, own in _own_settings(config, task.stages).items()
+        ),
         world_size=topology.world_size,
         device=_device_text(topology.gpus),
         gpus=topology.gpus,
@@ -317,6 +322,19 @@ def _plan_stage(config: Config, name: str, topology: Topology, facts: Facts, hal
         data_sets=_data_sets(stage, known),
         mixing=_mixing_text(stage),
     )
+
+
+def _own_settings(config: Config, names: Sequence[str]) -> dict[str, tuple[tuple[str, Any], ...]]:
+    """Per stage, (key, value) of the settings that are not the same in all stages of its group."""
+    settings = {name: stage_settings(config, name) for name in names}
+    found = {}
+    for name in names:
+        group = config.stages[name].group
+        fellows = [settings[each] for each in names if group is not None and config.stages[each].group == group]
+        keys = dict.fromkeys(key for fellow in fellows for key in fellow)
+        differing = [key for key in keys if any(each.get(key) != settings[name].get(key) for each in fellows)]
+        found[name] = tuple((key, settings[name].get(key)) for key in differing)
+    return found
 
 
 def _most_fractions(stage: StageBase, known: StageFacts) -> int:

@@ -14,27 +14,36 @@ from launcher import continuation, facts, places
 from launcher.environment_vars import rank_environment
 from launcher.rundir import RunDirectory
 
+PROGRAM = "trainers.program"
+"""Runs a module so that a signal ends it without a traceback."""
+
 
 def run_module(module: str, run: str, runs_dir: Path | None, arguments: tuple[str, ...]) -> NoReturn:
-    """Replaces this process by `python -m MODULE --run-dir R ...`. Raises ConfigError when no stage of the run is finished."""
+    """Replaces this process by `trainers.program MODULE --run-dir R ...`. Raises ConfigError when no stage of the run is finished."""
     directory = RunDirectory.open(places.runs_dir(runs_dir), run)
     config = load_resolved(directory.config) if directory.config.is_file() else None
     if config is None or not continuation.finished_stages(directory.path, tuple(config.stages)):
         raise ConfigError(f"run '{run}': no stage is finished yet", f"./run.sh status {run}")
-    exec_module(module, ("--run-dir", str(directory.path), *arguments), config.launch.env)
+    exec_module(PROGRAM, (module, "--run-dir", str(directory.path), *arguments), config.launch.env)
 
 
 def run_module_on(
     module: str, run_or_folder: str, stage: str | None, runs_dir: Path | None, arguments: tuple[str, ...]
 ) -> NoReturn:
-    """`run_module` for a run, or `python -m MODULE --model FOLDER ...` for the folder of a model. Raises ConfigError."""
+    """`run_module` for a run, or `trainers.program MODULE --model FOLDER ...` for the folder of a model. Raises ConfigError."""
     folder = model_folder(run_or_folder)
     if folder is None:
+        beside = Path(run_or_folder) / "config.json"
+        if beside.is_file() and not (places.runs_dir(runs_dir) / run_or_folder).is_dir():
+            raise ConfigError(
+                f"run '{run_or_folder}': not found in {places.runs_dir(runs_dir)}; a folder is given as a path, with a /",
+                f"did you mean ./{run_or_folder}?",
+            )
         chosen = ("--stage", stage) if stage else ()
         run_module(module, run_or_folder, runs_dir, (*chosen, *arguments))
     if stage is not None:
         raise ConfigError(f"--stage {stage}: {folder} is one model, not a run", "leave --stage out")
-    exec_module(module, ("--model", str(folder.absolute()), *arguments), {})
+    exec_module(PROGRAM, (module, "--model", str(folder.absolute()), *arguments), {})
 
 
 def model_folder(run_or_folder: str) -> Path | None:

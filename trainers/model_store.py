@@ -36,6 +36,8 @@ _CONFIG_INTEGERS = (
     "max_position_embeddings",
 )
 _CONNECT_TIMEOUT_S = 10
+MAX_REASON = 160
+"""Characters of a sentence that is shown whole."""
 Progress = Callable[[str, int, "int | None"], None]
 """(what is loaded, bytes there, bytes in all)"""
 
@@ -249,7 +251,7 @@ def _download(name: str, target: Path, progress: Progress) -> Path:
         progress(repository, len(files), len(files))
     except (HfHubHTTPError, EntryNotFoundError, requests.RequestException, ValueError) as error:
         raise UnavailableError(
-            f"model: cannot download {repository} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
+            f"model: cannot download {repository} ({_reason(error)})",
             f"put {', '.join(NEEDED_FILES)} into a folder and set model: to it, or into {target}; or use model: {MINILM}",
         ) from error
     except OSError as error:
@@ -257,3 +259,14 @@ def _download(name: str, target: Path, progress: Progress) -> Path:
             f"{target}: cannot write the model: {error.strerror}", "free some space, or set BERT4DOC_CACHE"
         ) from error
     return target
+
+
+def _reason(error: BaseException) -> str:
+    """Why a download failed: type and first sentence of the deepest error of the network or system, the type alone if that is long."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    deepest = next((each for each in reversed(chain) if isinstance(each, OSError)), error)
+    lines = str(deepest).splitlines() or [""]
+    sentence = lines[0].split(". ")[0].rstrip(".: ")
+    return f"{type(deepest).__name__}: {sentence}" if 0 < len(sentence) <= MAX_REASON else type(deepest).__name__

@@ -7,6 +7,7 @@ whatever the size of the input, and output begins before the input ends.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,9 +62,11 @@ def predict(arguments: argparse.Namespace) -> None:
     names = classifier.label_names
     compute = make_predictor(classifier, arguments.batch)
     with output.open_output(arguments.output) as stream:
+        groups = in_groups(items, ROWS_AT_ONCE)
+        first = next(groups, [])  # what is wrong with the columns is said before anything is written
         if arguments.probabilities and not arguments.json:
             print(output.header_line(names, classifier.pairs), file=stream)
-        for group in in_groups(items, ROWS_AT_ONCE):
+        for group in itertools.chain([first] if first else [], groups):
             for item, chances in zip(group, compute(group), strict=True):
                 if arguments.json:
                     line = output.json_line(item, chances, names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from trainers.engine.ranks import Ranks, tune_device
 from trainers.init_head import HEAD_FILE
 from trainers.model.folder import Head, HeadFile, build_model, load_folder, read_bert_config, read_head_file
 from trainers.model_store import open_model
+
+MAX_OTHERS = 8
+"""Stages named beside the chosen one."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Classifier:
 
 
 def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str:
-    """The stage to use: the named one, else the last finished stage with a classifier.
+    """The stage to use: the named one, else the last finished stage with a classifier, which is said where there are several.
 
     Raises ConfigError when there is none.
     """
@@ -42,12 +47,28 @@ def finished_classifier(run_dir: Path, config: Config, stage: str | None) -> str
     ]
     if stage is not None and stage not in finished:
         shown = ", ".join(finished) or "none yet"
-        raise ConfigError(f"stage '{stage}' of run {run_dir.name} is no finished classifier; finished: {shown}")
+        raise ConfigError(
+            f"stage '{stage}' of run {run_dir.name} is no finished classifier; finished: {shown}",
+            f"choose one of them with --stage {finished[-1]}"
+            if finished
+            else f"finish it: ./run.sh resume {run_dir.name}",
+        )
     if not finished:
         raise ConfigError(
             f"run {run_dir.name} has no finished classifier", f"finish it: ./run.sh resume {run_dir.name}"
         )
-    return stage or finished[-1]
+    return stage or last_one(run_dir.name, finished)
+
+
+def last_one(run: str, stages: Sequence[str]) -> str:
+    """The last of some stages; where there are others, stderr says which it is and how to choose."""
+    chosen, others = stages[-1], stages[:-1]
+    if others:
+        shown = ", ".join(others[:MAX_OTHERS]) + (
+            f" and {len(others) - MAX_OTHERS} more" if len(others) > MAX_OTHERS else ""
+        )
+        print(f"stage {chosen} of run {run} (others: {shown}; choose with --stage)", file=sys.stderr)
+    return chosen
 
 
 def load_classifier(folder: Path, head: str | None = None) -> Classifier:

@@ -33,7 +33,9 @@ def predict(
     layout: Annotated[
         Literal["auto", "text", "tsv", "csv", "jsonl"],
         typer.Option(
-            "--format", help="auto: by the end of the file's name. text: one text per line, a pair as TEXT<TAB>TEXT."
+            "--format",
+            help="auto: by the end of the file's name. text: one text per line, a pair as TEXT<TAB>TEXT. A blank line is an empty"
+            " text in plain text and in tables of one column; in other tables and in JSON lines it is skipped.",
         ),
     ] = "auto",
     column: Annotated[
@@ -89,6 +91,8 @@ def _checked_file(name: str, run: str) -> str:
     if name == "-":
         return name
     path = Path(name)
-    if not path.exists() or path.is_dir():
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, not a file of texts", "name a file, or - for standard input")
+    if not path.exists():
         raise ConfigError(f"{path}: no such file", f'./run.sh predict {run} --text "..." for one text')
     return str(path.absolute())

@@ -25,11 +25,11 @@ _PROGRESS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 _EVALUATION: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("accuracy", "accuracy", text.percent),
     ("macro_f1", "macro-F1", text.percent),
-    ("loss", "loss", _plain),
-    ("mlm_accuracy", "MLM accuracy", text.percent),
-    ("mlm_loss", "MLM loss", _plain),
     ("perplexity", "perplexity", lambda value: f"{value:,.2f}"),
+    ("mlm_accuracy", "MLM accuracy", text.percent),
     ("nsp_accuracy", "NSP accuracy", text.percent),
+    ("loss", "loss", _plain),
+    ("mlm_loss", "MLM loss", _plain),
     ("nsp_loss", "NSP loss", _plain),
 )
 

@@ -18,6 +18,10 @@ from launcher.estimates import DiskEstimate, MemoryEstimate
 from launcher.plan import Plan, StagePlan
 
 UNKNOWN = "known after prepare"
+MAX_TABLES = 3
+"""Tables of learning rates shown of one group."""
+_FOLLOWS = ("task", "examples", "steps per epoch", "total steps")
+"""Rows that follow from a stage's settings and its data; the others repeat settings."""
 
 
 def render(plan: Plan) -> RenderableType:
@@ -63,15 +67,31 @@ def _stage_parts(plan: Plan, stages: Sequence[StagePlan]) -> list[RenderableType
         _pairs((label, rows[0][label]) for label in same),
     ]
     if len(stages) > 1:
-        parts.append(_pairs((stage.name, _own(row, same)) for stage, row in zip(stages, rows, strict=True)))
-    for shown, table in ((first.data_sets, _data_sets), (first.groups, _groups)):
-        if shown and all((stage.data_sets, stage.groups) == (first.data_sets, first.groups) for stage in stages):
-            parts.append(Padding(table(first), (0, 0, 0, 2)))
+        parts.append(_pairs((stage.name, _own(stage, row, same)) for stage, row in zip(stages, rows, strict=True)))
+    return [*parts, *_tables(stages)]
+
+
+def _own(stage: StagePlan, row: Mapping[str, str], same: Sequence[str]) -> str:
+    """What a stage of a group has for itself: its settings, and what follows from them."""
+    settings = [f"{key} {'null' if value is None else value}" for key, value in stage.own]
+    return ", ".join(settings + [f"{label} {row[label]}" for label in _FOLLOWS if label in row and label not in same])
+
+
+def _tables(stages: Sequence[StagePlan]) -> list[RenderableType]:
+    """The data sets and the rates of the stages, once for those that have the same."""
+    alike: dict[object, list[StagePlan]] = {}
+    for stage in stages:
+        alike.setdefault((stage.data_sets, stage.groups), []).append(stage)
+    if len(alike) > MAX_TABLES:
+        return [Text("  parts and rates differ between these stages; to see those of one: plan ... --stage NAME")]
+    parts: list[RenderableType] = []
+    for members in alike.values():
+        if len(alike) > 1:
+            parts.append(Text(f"  {', '.join(stage.name for stage in members)}:", style="dim"))
+        for shown, table in ((members[0].data_sets, _data_sets), (members[0].groups, _groups)):
+            if shown:
+                parts.append(Padding(table(members[0]), (0, 0, 0, 2)))
     return parts
-
-
-def _own(row: Mapping[str, str], same: Sequence[str]) -> str:
-    return ", ".join(f"{label} {value}" for label, value in row.items() if label not in same)
 
 
 def _title(title: str) -> Rule:
@@ -167,16 +187,16 @@ def _start_text(plan: Plan, stage: StagePlan) -> str:
 
 def _groups(stage: StagePlan) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("part of the model", no_wrap=True)
+    table.add_column("part", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("peak learning rate", justify="right", no_wrap=True)
+    table.add_column("peak rate", justify="right", no_wrap=True)
     table.add_column("weight decay", no_wrap=True)
     for group in stage.groups:
         decay = f"{group.weight_decay:g} on {group.decayed_tensors} of {group.tensors} tensors"
         if group.frozen or group.weight_decay == 0:
             decay = f"none on {group.tensors} tensors"
         rate = "frozen" if group.frozen else f"{group.lr:.4e}"
-        table.add_row(group.part, f"{group.parameters:,}", rate, decay)
+        table.add_row(group.part, f"{group.parameters:,}" if group.known else UNKNOWN, rate, decay)
     return table
 
 

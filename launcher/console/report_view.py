@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from launcher.console import text
+from launcher.console import metrics, text
 from launcher.console.tables import Column
 from launcher.report import RunReport
 from launcher.results import Group, StageResult
@@ -62,9 +62,22 @@ def notes(reports: Sequence[RunReport]) -> list[str]:
         lines.append("sd: standard deviation (n - 1) over the members of a group")
     if any(not group.repeated for group in groups):
         lines.append("no mean where the members of a group differ in more than seed or fold")
-    if any(result.split == "validation" for report in reports for result in report.results):
+    if any(
+        result.split == "validation" and not _is_pretraining(result) for report in reports for result in report.results
+    ):
         lines.append("valid.: the best evaluation on held-out training rows, which also chose the checkpoint")
-    return lines
+    return lines + [
+        _without_accuracy(result) for report in reports for result in report.results if _is_pretraining(result)
+    ]
+
+
+def _is_pretraining(result: StageResult) -> bool:
+    return "perplexity" in result.evaluation
+
+
+def _without_accuracy(result: StageResult) -> str:
+    """`pretrain, validation: perplexity 8.21, MLM accuracy 60.11 %`."""
+    return f"{result.stage}, {result.split}: {metrics.joined(metrics.evaluation_pairs(result.evaluation))}"
 
 
 def _stage_row(result: StageResult, label: str) -> Row:

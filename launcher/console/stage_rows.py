@@ -50,6 +50,8 @@ class Bundle:
 
 
 Row = StageView | Bundle
+_AROUND = 3
+"""Columns of the mark, and of the spaces behind it and behind the name."""
 
 
 def visible(stages: Sequence[StageView], max_rows: int) -> list[Row]:
@@ -100,7 +102,8 @@ def _line(row: Row, now: float, width: int, name_width: int, glyphs: Glyphs) -> 
         line.add_row(Text(mark, style), Text(name, "bold"), bar, Text(_progress_text(row, now, width)))
         return line
     line.add_column(ratio=1, no_wrap=True, overflow="crop")
-    words = _bundle_text(row) if isinstance(row, Bundle) else _ended_text(row)
+    room = width - name_width - _AROUND
+    words = _bundle_text(row) if isinstance(row, Bundle) else _ended_text(row, room)
     line.add_row(Text(mark, style), Text(name), Text(words, style="" if row.status == "done" else "dim"))
     return line
 
@@ -137,10 +140,12 @@ def _progress_text(stage: StageView, now: float, width: int) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _ended_text(stage: StageView) -> str:
+def _ended_text(stage: StageView, room: int) -> str:
+    """How a stage ended and its figures, as many of the first as there is room for."""
     if stage.status == "pending":
         return f"pending{': ' + stage.task if stage.task not in ('', stage.name) else ''}"
     word = {"early_stopping": "stopped early"}.get(stage.reason, stage.status)
     took = f" in {text.duration(stage.seconds)}" if stage.seconds else ""
-    figures = metrics.joined(metrics.evaluation_pairs(stage.metrics))
-    return f"{word} at step {stage.step:,}{took}{': ' + figures if figures else ''}"
+    begin, pairs = f"{word} at step {stage.step:,}{took}", metrics.evaluation_pairs(stage.metrics)
+    texts = [begin, *(f"{begin}: {metrics.joined(pairs[:count])}" for count in range(1, len(pairs) + 1))]
+    return next((text for text in reversed(texts) if len(text) <= room), begin)

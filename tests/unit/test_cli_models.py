@@ -28,11 +28,14 @@ def test_import_through_the_command_line(tmp_path):
 
 
 def test_mistakes_with_models_and_texts(tmp_path):
+    tiny.write_bert(tmp_path / "my-bert")
     cases = {
         ("predict", "./nowhere", "--text", "x"): "./nowhere: no folder of a model",
         ("predict", "tiny", "--text-pair", "x"): "give exactly one of --text TEXT, a file, or -",
         ("predict", "tiny", "a.txt", "--text-pair", "x"): "--text-pair: belongs to --text",
         ("predict", "tiny", "nothing.txt"): "nothing.txt: no such file",
+        ("predict", "tiny", "."): ".: a folder, not a file of texts",
+        ("predict", "my-bert", "--text", "x", "--runs-dir", "other"): "did you mean ./my-bert?",
         ("export", "tiny"): "Missing option",
         ("export", "tiny", "--format", "onnx"): "'onnx' is not one of 'hf', 'paddlenlp', 'inference'",
         ("import", "nothing", "--to", "new"): "nothing does not exist",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.console import ending, lines, output, screen, tables, text
+from launcher.console import ending, lines, output, screen, stage_rows, tables, text
 from launcher.console.observer import LinesObserver
 from launcher.console.state import MAX_MESSAGES, RunView, StageView, add_message, reduce
 from launcher.protocol import Outcome, RootCause
@@ -317,3 +317,19 @@ def test_lines_are_a_pure_function_of_event_and_state():
     assert first == lines.describe(event, state, lines.Thinning(), replay.T0 + 50)
     assert len(first[0]) == 1
     assert lines.describe(event, state, first[1], replay.T0 + 51)[0] == []
+
+
+def test_figures_of_a_finished_stage_are_left_out_whole():
+    """Mark, name and spaces take 13 of the columns."""
+    metrics = {"loss": 0.25, "accuracy": 0.5, "perplexity": 8.5, "mlm_accuracy": 0.25}
+    stage = StageView("pretrain-1", status="done", step=6, metrics=metrics)
+    begin = "done at step 6: accuracy 50.00 %"
+    for width, expected in (
+        (13 + len(begin) + 17, f"{begin}, perplexity 8.50"),
+        (13 + len(begin) + 16, begin),
+        (30, "done at step 6"),
+    ):
+        console = Console(width=width, record=True, file=io.StringIO(), color_system=None)
+        for line in stage_rows.render([stage], 0.0, width, stage_rows.Glyphs()):
+            console.print(line)
+        assert console.export_text().rstrip().endswith(expected), width

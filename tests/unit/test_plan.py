@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,28 @@ def test_planning_imports_no_paddle_and_no_numpy():
         [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def page_of_group(key: str, values: list) -> str:
+    """The plan of stages member0, member1, ... of one group."""
+    stages = {
+        f"member{i}": {"task": "finetune", "epochs": 1, "group": "g", key: value} for i, value in enumerate(values)
+    }
+    plan = plan_of(CONFIG | {"stages": stages}, replace(TASK, stages=tuple(stages)), stages={})
+    console = Console(width=80, record=True, file=io.StringIO(), markup=False, highlight=False)
+    console.print(plan_view.render(plan))
+    return console.export_text()
+
+
+def test_members_of_a_sweep_show_what_differs_and_their_rates():
+    page = page_of_group("layer_decay", [1.0, 0.5])
+    lines = [line.split() for line in page.splitlines()]
+    assert ["member0", "layer_decay", "1.0"] in lines
+    assert ["member1", "layer_decay", "0.5"] in lines
+    assert page.count("peak rate") == 2, "a table for each"
+    assert [line[:4] for line in lines].count(["classifier", "known", "after", "prepare"]) == 2, (
+        "labels are in the data"
+    )
+    many = page_of_group("freeze", ["none", 1, 2, 3])
+    assert "peak rate" not in many
+    assert "parts and rates differ between these stages" in many

@@ -12,8 +12,11 @@ import pytest
 from configs.errors import Exit
 from configs.loader import Resolved, dump_resolved, load_config
 from configs.schema import Config
+from launcher.console import report_view
 from launcher.paper import tables
 from launcher.paper.comparison import compare
+from launcher.report import RunReport
+from launcher.results import StageResult, result_rows
 from launcher.rundir import RunDirectory
 from launcher.spread import spread
 from tests.cli_runs import launcher, make_run, write_json
@@ -192,3 +195,17 @@ class TestPaper:
         finish(new, "finetune", 5.0)
         (cell,) = compared(new, old, seeded(tmp_path)).values()
         assert cell.run == "new"
+
+
+def test_a_run_of_pretraining_shows_its_figures(tmp_path: Path) -> None:
+    found = StageResult(
+        "pretrain", {}, {"split": "validation", "perplexity": 8.5, "mlm_accuracy": 0.5, "nsp_accuracy": 0.75}
+    )
+    rows = [row[1:3] for row in result_rows([found])]
+    assert rows == [
+        ("validation perplexity", "8.50"),
+        ("validation MLM accuracy", "50.00 %"),
+        ("validation NSP accuracy", "75.00 %"),
+    ]
+    (said,) = report_view.notes([RunReport("r", None, (found,), ())])
+    assert said == "pretrain, validation: perplexity 8.50, MLM accuracy 50.00 %, NSP accuracy 75.00 %"

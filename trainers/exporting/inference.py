@@ -90,22 +90,27 @@ def run_inference(folder: Path, program: str, ids_BS: np.ndarray, types_BS: np.n
 
 def _example(trained: Trained, program: str) -> str:
     return f'''"""Classify texts with this folder: python example.py "first text" "second text" ..."""
-import json, pathlib, sys
+import json, pathlib, sys, warnings
 import numpy, tokenizers
+warnings.filterwarnings("ignore", "No ccache found")  # which only those need who compile
 from paddle.inference import Config, create_predictor
 here = pathlib.Path(__file__).resolve().parent
 labels = json.loads((here / "config.json").read_text(encoding="utf-8"))["id2label"]
 tokenizer = tokenizers.BertWordPieceTokenizer(str(here / "vocab.txt"), lowercase={trained.lower_case})
 tokenizer.enable_truncation({trained.stage.max_length})
 tokenizer.enable_padding(pad_id={trained.vocabulary.pad_id})
-predictor = create_predictor(Config(str(here / "{program}"), str(here / "model.pdiparams")))
+config = Config(str(here / "{program}"), str(here / "model.pdiparams"))
+config.disable_glog_info()  # says nothing of how it optimises the program
+predictor = create_predictor(config)
 rows = tokenizer.encode_batch(sys.argv[1:])  # a pair of texts: [("first", "second")]
 for name, value in (("input_ids", [row.ids for row in rows]), ("token_type_ids", [row.type_ids for row in rows])):
     predictor.get_input_handle(name).copy_from_cpu(numpy.array(value, dtype="int64"))
 predictor.run()
 logits = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
-for text, row in zip(sys.argv[1:], logits):
-    print(labels[str(row.argmax())], text, sep="\\t")
+chances = numpy.exp(logits - logits.max(1, keepdims=True))
+chances /= chances.sum(1, keepdims=True)
+for text, row in zip(sys.argv[1:], chances):
+    print(labels[str(row.argmax())], f"{{row.max():.4f}}", text, sep="\\t")
 '''
 
 

@@ -20,7 +20,7 @@ from trainers.model.folder import (
     save_folder,
 )
 from trainers.model.heads import BertForClassification, BertForPretraining
-from trainers.trained import load_classifier, read_lower_case
+from trainers.trained import last_one, load_classifier, read_lower_case
 
 FORMATS = ("hf", "paddlenlp", "inference")
 PLAIN_TENSORS = ("classifier.weight", "classifier.bias")
@@ -91,11 +91,16 @@ def last_finished(run_dir: Path, config: Config, stage: str | None) -> str:
     finished = [name for name in config.stages if (run_dir / name / "done.json").exists()]
     if stage is not None and stage not in finished:
         shown = ", ".join(finished) or "none yet"
-        raise ConfigError(f"stage '{stage}' of run {run_dir.name} is not finished; finished: {shown}")
+        raise ConfigError(
+            f"stage '{stage}' of run {run_dir.name} is not finished; finished: {shown}",
+            f"choose one of them with --stage {finished[-1]}"
+            if finished
+            else f"finish it: ./run.sh resume {run_dir.name}",
+        )
     if not finished:
         raise ConfigError(f"run {run_dir.name} has no finished stage", f"finish it: ./run.sh resume {run_dir.name}")
     classifiers = [name for name in finished if config.stages[name].task != "pretrain"]
-    return stage or (classifiers or finished)[-1]
+    return stage or last_one(run_dir.name, classifiers or finished)
 
 
 def open_trained(folder: Path) -> Trained:

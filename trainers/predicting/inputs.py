@@ -51,10 +51,17 @@ class Layout:
 class FirstBadRow(ReadLog):
     """Stops at the first bad row: every line of output stands for one of input, so none may be left out."""
 
+    def __init__(self, hint: str) -> None:
+        super().__init__()
+        self._hint = hint
+
     def bad_row(self, file: str, line: int, what: str, value: object = None, allowed: str = "") -> NoReturn:
         super().bad_row(file, line, what, value, allowed)
         self.finish()
         raise AssertionError("a noted row is an error")
+
+    def _refuse(self) -> NoReturn:
+        raise DataError("\n".join(self.examples), self._hint)
 
 
 def guess_format(path: str) -> Format:
@@ -68,7 +75,7 @@ def read_arguments(texts: Sequence[str], pairs: Sequence[str], takes_pairs: bool
         raise ConfigError("--text-pair: this model was trained on single texts", "leave --text-pair out")
     if pairs and len(pairs) != len(texts):
         raise ConfigError(f"--text-pair: {len(pairs)} given for {len(texts)} --text", "give one for each")
-    log = FirstBadRow()
+    log = FirstBadRow("give every --text something to classify")
     for number, text in enumerate(texts):
         if pairs:
             item = Item(text, pairs[number])
@@ -81,19 +88,18 @@ def read_arguments(texts: Sequence[str], pairs: Sequence[str], takes_pairs: bool
 
 
 def read_file(name: str, layout: Layout) -> Iterator[Item]:
-    """Texts of a file (- is standard input), row by row. Raises DataError with file and line for the first bad row."""
+    """Texts of a file (- is standard input), row by row. A blank line is an empty text in plain text and in tables of one column; in
+    others, and in JSON lines, it is no row. Raises DataError with file and line for the first bad row."""
     if name == "-" and sys.stdin is None:
         raise DataError("-: standard input is closed", "name a file of texts, or use --text")
     path = Path("/dev/stdin" if name == "-" else name)
-    log = FirstBadRow()
+    log = FirstBadRow("mend it: there is a line of output for every row, so none can be left out")
     if layout.format == "text":
         for line, text in read_lines(path, "utf-8", log):
             yield Item(*_split(text, path.name, line, log)) if layout.pair_column is not None else Item(text, None)
         return
     source = _json_values(path, layout, log) if layout.format == "jsonl" else _table_values(path, layout, log)
-    for line, values in source:
-        for text in values:
-            log.good_text(text, path.name, line)
+    for _, values in source:
         yield Item(values[0], values[1] if len(values) > 1 else None)
 
 
@@ -147,18 +153,29 @@ def _wanted(layout: Layout) -> list[tuple[str, Column]]:
 def _table_values(path: Path, layout: Layout, log: FirstBadRow) -> Iterator[tuple[int, list[str]]]:
     delimiter, quoted = ("\t", False) if layout.format == "tsv" else (",", True)
     indices: list[int] | None = None
-    width = 0
-    for line, fields in read_records(path, "utf-8", log, delimiter, quoted):
+    width, blank_before = 0, []
+    for line, fields in read_records(path, "utf-8", log, delimiter, quoted, keep_empty=True):
+        if not fields and indices is None:
+            blank_before.append(line)
+            continue
         if indices is None:
             width = len(fields)
             indices = [_index(path.name, line, fields, *each, layout.header) for each in _wanted(layout)]
             if layout.header:
                 continue
+            yield from ((blank, [""] * len(indices)) for blank in blank_before if width == 1)
+        if not fields:
+            if width == 1:
+                yield line, [""] * len(indices)
+            continue
         if len(fields) != width:
             log.bad_row(
                 path.name, line, f"{len(fields)} columns", delimiter.join(fields), f"{width}, as in the first row"
             )
-        yield line, [fields[index] for index in indices]
+        values = [fields[index] for index in indices]
+        if width > 1 or values[0].strip():
+            _check(values, path.name, line, log)
+        yield line, values
 
 
 def _index(file: str, line: int, fields: Sequence[str], option: str, column: Column, header: bool) -> int:
@@ -169,11 +186,16 @@ def _index(file: str, line: int, fields: Sequence[str], option: str, column: Col
         return column
     numbers = f"0 to {len(fields) - 1}"
     there = f"{', '.join(names)}, or a number from {numbers}" if header else f"numbers from {numbers} (--no-header)"
-    raise DataError(f"{file}:{line}: no column {column!r}; there is: {there}", f"name it with {option}")
+    raise DataError(f"{file}:{line}: no column {column!r}; there is: {there}", f"name one of them with {option}")
+
+
+def _check(values: Sequence[str], file: str, line: int, log: FirstBadRow) -> None:
+    for text in values:
+        log.good_text(text, file, line)
 
 
 def _json_values(path: Path, layout: Layout, log: FirstBadRow) -> Iterator[tuple[int, list[str]]]:
-    keys = [str(column) for _, column in _wanted(layout)]
+    keys = [(option, str(column)) for option, column in _wanted(layout)]
     for line, text in read_lines(path, "utf-8", log):
         if not text.strip():
             continue
@@ -183,9 +205,13 @@ def _json_values(path: Path, layout: Layout, log: FirstBadRow) -> Iterator[tuple
             log.bad_row(path.name, line, f"not JSON ({error})", text, "one JSON object per line")
         if not isinstance(record, dict):
             log.bad_row(path.name, line, "not a JSON object", text, "one JSON object per line")
-        for key in keys:
+        for option, key in keys:
             if not isinstance(record.get(key), str):
-                log.bad_row(
-                    path.name, line, f"no text under {key!r}", sorted(record), "name it: --column, --pair-column"
+                texts = ", ".join(name for name, value in record.items() if isinstance(value, str)) or "none"
+                raise DataError(
+                    f"{path.name}:{line}: no text under {key!r}; keys with a text: {texts}",
+                    f"name one of them with {option}" if texts != "none" else "give every object a text",
                 )
-        yield line, [record[key] for key in keys]
+        values = [record[key] for _, key in keys]
+        _check(values, path.name, line, log)
+        yield line, values

@@ -12,7 +12,8 @@ from typing import TextIO
 
 import numpy as np
 
-from trainers.engine.files import cannot_write, sync_directory
+from configs.errors import CannotWriteError
+from trainers.engine.files import sync_directory
 from trainers.predicting.inputs import Item
 
 _BREAKS = str.maketrans("\t\r\n", "   ")
@@ -48,9 +49,17 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
+    if not path.parent.is_dir():
+        raise CannotWriteError(
+            f"cannot write {path}: there is no folder {path.parent}",
+            "make the folder, or name another file with --output",
+        )
+    if path.is_dir():
+        raise CannotWriteError(f"cannot write {path}: it is a folder", "name a file with --output")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        # the user's own file: with the mode of any file that the user makes
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yield file
             file.flush()
@@ -58,6 +67,9 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         partial.rename(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise CannotWriteError(
+            f"cannot write {path}: {error.strerror or error}",
+            "make room or mend the permissions, or name another file with --output",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)

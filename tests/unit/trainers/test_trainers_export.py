@@ -188,9 +188,14 @@ def test_the_example_beside_the_inference_program_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     ids = [[2, *(VOCABULARY.index(word) for word in text.lower().split()), 3] for text in texts]
     batch = make_token_batch([np.array(row) for row in ids], [np.zeros(len(row), np.uint8) for row in ids])
-    best = model(batch).numpy().argmax(axis=1)
-    lines = [line for line in done.stdout.splitlines() if line.split("\t")[0] in CLASSES]
-    assert lines == [f"{CLASSES[index]}\t{text}" for index, text in zip(best, texts, strict=True)]
+    logits = model(batch).numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [(label, text) for label, _, text in lines] == [
+        (CLASSES[index], text) for index, text in zip(chances.argmax(axis=1), texts, strict=True)
+    ], "and nothing else"
+    np.testing.assert_allclose([float(line[1]) for line in lines], chances.max(axis=1), atol=1e-4)
+    assert done.stderr == ""
 
 
 def test_a_program_that_gives_other_logits_is_not_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

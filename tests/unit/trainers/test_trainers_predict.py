@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,17 +17,18 @@ import numpy as np
 import pytest
 
 from configs.errors import ConfigError, DataError
-from configs.schema import FinetuneStage
+from configs.schema import Config, FinetuneStage
 from tests.support.tiny import CLASSES, CONFIG, VOCABULARY, hf_shapes, random_tensors, write_bert
 
 paddle = pytest.importorskip("paddle", reason="needs Paddle")
 
 from safetensors.numpy import save_file  # noqa: E402
 
+from trainers.exporting.source import last_finished  # noqa: E402
 from trainers.model.batch import make_token_batch  # noqa: E402
 from trainers.model.folder import ModelSource, build_model, load_folder, read_bert_config, save_folder  # noqa: E402
 from trainers.predicting.inputs import Item, Layout, in_groups, read_arguments, read_file  # noqa: E402
-from trainers.trained import load_classifier  # noqa: E402
+from trainers.trained import finished_classifier, load_classifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 STAGE = FinetuneStage.model_validate({"task": "finetune", "epochs": 1, "max_length": 12, "truncation": {"head": 4}})
@@ -130,7 +132,6 @@ def test_a_table_of_pairs_with_a_small_batch(models: dict[bool, Path], tmp_path:
     done = run(models[True], *chosen)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     check(output.read_text().splitlines(), models[True], PAIRS * 3)
-    assert output.stat().st_mode & 0o077 == 0
 
 
 def test_a_table_of_probabilities(models: dict[bool, Path]) -> None:
@@ -161,6 +162,75 @@ def test_a_bad_row_is_named_after_the_rows_before_it(models: dict[bool, Path], t
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.tsv", "texts.jsonl"]
 
 
+def test_the_output_is_the_users_own_file(models: dict[bool, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.tsv"
+    earlier = os.umask(0o027)
+    try:
+        assert run(models[False], "--text=hum1", "--output", str(output)).returncode == 0
+    finally:
+        os.umask(earlier)
+    assert output.stat().st_mode & 0o777 == 0o640
+    done = run(models[False], "--text=hum1", "--output", str(tmp_path / "no" / "out.tsv"))
+    assert done.returncode == 73
+    assert f"there is no folder {tmp_path / 'no'}\nnext: make the folder, or name another" in done.stderr
+    assert run(models[False], "--text=hum1", "--output", str(tmp_path)).returncode == 73
+
+
+def test_a_wrong_column_prints_no_header(models: dict[bool, Path]) -> None:
+    done = run(models[False], "--file=-", "--format=tsv", "--column=body", "--probabilities", data="id\ttext\n1\tx\n")
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "there is: id, text" in done.stderr
+    done = run(models[False], "--file=-", "--format=tsv", "--probabilities", data="id\ttext\n")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), "of no rows there is a header"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_quietly_and_leaves_nothing(
+    models: dict[bool, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    chosen = ("--file=-", "--output", str(tmp_path / "out.tsv"))
+    argv = [sys.executable, "-m", "trainers.program", *command(models[False], *chosen)[2:]]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment()
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"hum1\n")
+        process.stdin.flush()
+        end = time.monotonic() + TIMEOUT_S
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert not list(tmp_path.iterdir())
+
+
+def signals_wait(pid: int) -> bool:
+    """Whether a process blocks SIGTERM (15), as it does while it imports."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(blocked & 1 << 14)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_its_start(models: dict[bool, Path], number: signal.Signals) -> None:
+    argv = [sys.executable, "-m", "trainers.program", *command(models[False], "--file=-")[2:]]
+    for delay_s in (0.0, 0.8):
+        with subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment()
+        ) as process:
+            while not signals_wait(process.pid):
+                assert process.poll() is None
+            time.sleep(delay_s)
+            process.send_signal(number)
+            assert process.wait(60) == 128 + number
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+
+
 def test_a_model_of_pairs_wants_pairs_and_one_of_texts_none(models: dict[bool, Path]) -> None:
     done = run(models[True], "--file", "-", data="hum1\tloc1\nalone\n")
     assert done.returncode == 65
@@ -186,6 +256,10 @@ class TestReading:
             ("a.txt", b"one\ttwo\tx\n", ("text", "text", "p"), [("one", "two\tx")]),
             ("a.tsv", b'id\ttext\n1\t"a\n', ("tsv",), [('"a', None)]),
             ("a.csv", b'id,text\n1,"a, ""b""\nc"\n\n2,d\n', ("csv",), [('a, "b"\nc', None), ("d", None)]),
+            ("a.csv", b"text\na\n\nb\n\n", ("csv",), [("a", None), ("", None), ("b", None), ("", None)]),
+            ("a.tsv", b"\ntext\n\r\n \nb", ("tsv",), [("", None), (" ", None), ("b", None)]),
+            ("a.tsv", b"\na\n", ("tsv", 0, None, False), [("", None), ("a", None)]),
+            ("a.tsv", b"\na\tb\n\nc\td\n", ("tsv", 0, None, False), [("a", None), ("c", None)]),
             ("a.csv", b"x,y\nz,w\n", ("csv", 1, 0, False), [("y", "x"), ("w", "z")]),
             ("a.jsonl", b'{"b": "x", "n": 1}\n\n{"b": "y"}', ("jsonl", "b"), [("x", None), ("y", None)]),
         ],
@@ -212,7 +286,7 @@ class TestReading:
             ("a.csv", b'id,text\n1,"x"y\n', ("csv",), "a.csv:2: broken quoting"),
             ("a.jsonl", b'{"text": "x"}\n{oops\n', ("jsonl",), "a.jsonl:2: not JSON"),
             ("a.jsonl", b'["x"]\n', ("jsonl",), "a.jsonl:1: not a JSON object"),
-            ("a.jsonl", b'{"text": 5}\n', ("jsonl",), "a.jsonl:1: no text under 'text': ['text']"),
+            ("a.jsonl", b'{"text": 5, "b": "x"}\n', ("jsonl",), "a.jsonl:1: no text under 'text'; keys with a text: b"),
         ],
     )
     def test_what_is_wrong(self, tmp_path: Path, name: str, content: bytes, layout: tuple[Any, ...], said: str) -> None:
@@ -220,6 +294,7 @@ class TestReading:
         with pytest.raises(DataError) as caught:
             list(read_file(str(tmp_path / name), self.layout(*layout)))
         assert said in caught.value.message
+        assert "on_bad_row" not in caught.value.hint
 
     def test_arguments(self) -> None:
         assert list(read_arguments(["a\tb"], [], True)) == [Item("a", "b")]
@@ -335,3 +410,29 @@ def test_a_classifier_of_another_library(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**values, "architectures": ["BertModel"]}))
     with pytest.raises(DataError, match=r"no trained classifier: it has neither bert4doc\.json nor"):
         load_classifier(folder)
+
+
+def test_the_stage_that_is_used_is_said_where_there_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"task": "finetune", "epochs": 1}
+    stages = {"pre": {"task": "pretrain", "max_steps": 1}, "a": settings, "b": settings}
+    config = Config.model_validate(
+        {"name": "tk", "model": "all-minilm-l6-v2", "data": {"dataset": "trec"}, "stages": stages}
+    )
+    for name in ("pre", "a"):
+        (tmp_path / "tk" / name).mkdir(parents=True)
+        (tmp_path / "tk" / name / "done.json").touch()
+    assert finished_classifier(tmp_path / "tk", config, None) == "a"
+    assert last_finished(tmp_path / "tk", config, None) == "a"
+    assert capsys.readouterr().err == "", "there is no choice"
+    with pytest.raises(ConfigError, match="finished: a") as caught:
+        finished_classifier(tmp_path / "tk", config, "b")
+    assert "--stage a" in caught.value.hint
+    (tmp_path / "tk" / "b").mkdir()
+    (tmp_path / "tk" / "b" / "done.json").touch()
+    for choose in (finished_classifier, last_finished):
+        assert choose(tmp_path / "tk", config, None) == "b"
+        assert capsys.readouterr().err == "stage b of run tk (others: a; choose with --stage)\n"
+        assert choose(tmp_path / "tk", config, "a") == "a"
+        assert capsys.readouterr().err == ""

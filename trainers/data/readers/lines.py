@@ -41,11 +41,12 @@ def read_lines(source: Source, encoding: str, log: ReadLog) -> Iterator[tuple[in
 
 
 def read_records(
-    source: Source, encoding: str, log: ReadLog, delimiter: str = ",", quoted: bool = True
+    source: Source, encoding: str, log: ReadLog, delimiter: str = ",", quoted: bool = True, keep_empty: bool = False
 ) -> Iterator[tuple[int, Sequence[str]]]:
     """(line on which it starts, fields) of every record of a CSV file; quoted fields may hold line ends and doubled quotes.
 
-    `quoted` False (TSV): quotes are ordinary characters. Empty lines are skipped. A record that breaks the quoting rules, or with a
+    `quoted` False (TSV): quotes are ordinary characters. Empty lines are skipped, or with
+    `keep_empty` are records without fields. A record that breaks the quoting rules, or with a
     line that cannot be read, is noted as a bad row; reading goes on behind it (with broken quotes: behind its first line).
     """
     csv.field_size_limit(MAX_LINE_BYTES)
@@ -59,7 +60,7 @@ def read_records(
                 start, fault = feed.take()
                 if fault is not None:
                     log.bad_row(source.name, fault.number, fault.fault)
-                elif fields:
+                elif fields or keep_empty:
                     yield start, fields
             return
         except csv.Error as error:
