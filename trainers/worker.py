@@ -51,6 +51,14 @@ class StopFlag:
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """The work is done or saved: a signal has nothing left to ask for, and would break off the last talk with the other ranks.
+
+        Paddle's launcher sends SIGTERM to the others as soon as the first rank has left with exit code 75.
+        """
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
 
@@ -102,11 +110,13 @@ def train(arguments: argparse.Namespace, recorder: Recorder, stop: StopFlag) -> 
             StageRunner(run, name).run()
             gc.collect()
     except Preempted:
+        stop.ignore()
         leave_ranks(ranks)
         recorder.record(
             "stage_end", stage=recorder.stage, step=recorder.step, reason="stopped", seconds=0.0, metrics={}
         )
         return Exit.PREEMPTED
+    stop.ignore()
     leave_ranks(ranks)
     recorder.enter("done")
     return Exit.DONE
